@@ -1,0 +1,100 @@
+// Which instruction sets this processor runs, and which one a call uses.
+
+#include <cstdlib>
+#include <stdexcept>
+
+#include "kernels.hpp"
+#include "patchsim.hpp"
+
+#if defined(PROCMEM_X86) && defined(_MSC_VER)
+#include <immintrin.h>
+#include <intrin.h>
+#endif
+
+namespace procmem {
+namespace {
+
+#if defined(PROCMEM_X86) && defined(_MSC_VER)
+
+struct Features {
+    bool avx2;
+    bool avx512;
+};
+
+// The instruction must exist and the operating system must save its registers.
+Features detect() {
+    int info[4];
+    __cpuid(info, 0);
+    if (info[0] < 7) {
+        return {false, false};
+    }
+    __cpuid(info, 1);
+    const bool fma = (info[2] & (1 << 12)) != 0;
+    const bool saves_state = (info[2] & (1 << 27)) != 0;
+    __cpuidex(info, 7, 0);
+    const bool avx2 = (info[1] & (1 << 5)) != 0;
+    const bool avx512f = (info[1] & (1 << 16)) != 0;
+    const unsigned long long saved = saves_state ? _xgetbv(0) : 0;
+    const bool usable = fma && avx2 && (saved & 0x6) == 0x6;
+    return {usable, usable && avx512f && (saved & 0xe6) == 0xe6};
+}
+
+bool runs_avx2() { return detect().avx2; }
+bool runs_avx512() { return detect().avx512; }
+
+#elif defined(PROCMEM_X86)
+
+bool runs_avx2() { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"); }
+bool runs_avx512() { return runs_avx2() && __builtin_cpu_supports("avx512f"); }
+
+#endif
+
+std::vector<const Kernels*> available() {
+    std::vector<const Kernels*> found{&kernels_scalar};
+#ifdef PROCMEM_X86
+    if (runs_avx2()) {
+        found.push_back(&kernels_avx2);
+    }
+    if (runs_avx512()) {
+        found.push_back(&kernels_avx512);
+    }
+#endif
+    return found;
+}
+
+}  // namespace
+
+std::vector<std::string> available_isas() {
+    std::vector<std::string> names;
+    for (const Kernels* kernels : available()) {
+        names.emplace_back(kernels->name);
+    }
+    return names;
+}
+
+const Kernels& choose_kernels(const std::string& name) {
+    std::string wanted = name;
+    std::string origin = "isa";
+    if (wanted.empty()) {
+        const char* forced = std::getenv("PROCMEM_ISA");
+        wanted = forced == nullptr ? "" : forced;
+        origin = "the environment variable PROCMEM_ISA";
+    }
+    const std::vector<const Kernels*> possible = available();
+    if (wanted.empty()) {
+        return *possible.back();
+    }
+    std::string names;
+    for (const Kernels* kernels : possible) {
+        if (wanted == kernels->name) {
+            return *kernels;
+        }
+        names += (names.empty() ? "" : ", ") + std::string(kernels->name);
+    }
+    throw std::invalid_argument(origin + " is '" + wanted + "', this processor can run: " + names +
+                                "; choose one of these, or leave it unset for the fastest");
+}
+
+std::string name_of(const Kernels& kernels) { return kernels.name; }
+
+}  // namespace procmem

@@ -1,0 +1,124 @@
+"""Every error that a user can cause, in one tree.
+
+Used by all rooms; imports nothing of procmem.
+
+    ProcmemError
+    ├── InputError (ValueError)              an argument has a wrong value, shape or count
+    │   └── ItemNotFoundError (LookupError)  an id, label or source that the memory does not hold
+    ├── ImageError (ValueError)
+    │   ├── ImageNotFoundError (FileNotFoundError)
+    │   ├── ImageDecodeError                 not an image, truncated, empty, or an unsupported kind
+    │   └── ImageTooLargeError               more pixels or bytes than the limit
+    ├── ModelError
+    │   ├── ModelNotFoundError (FileNotFoundError)
+    │   ├── ModelIntegrityError (ValueError) hash, manifest or graph is not what it must be
+    │   └── EmbedderMismatchError (ValueError)  a vault made by another model
+    ├── VaultError (OSError)
+    │   ├── VaultLockedError                 another process or object holds the vault for writing
+    │   ├── VaultReadOnlyError (PermissionError)
+    │   ├── VaultFullError                   the disk is full
+    │   ├── VaultFormatError                 foreign, newer or corrupt file
+    │   └── VaultClosedError                 used after close()
+    ├── MissingExtraError (ImportError)      an optional dependency is not installed
+    ├── RenderError (RuntimeError)           no graphics context, or a shader that does not compile
+    ├── TrainingError (RuntimeError)         a run that cannot start, resume or go on
+    │   └── CheckpointError (ValueError)     a checkpoint that is missing, damaged or unlike
+    └── ExportError (RuntimeError)
+        └── ParityError                      the exported model does not answer as the original does
+
+A message names the thing, the value it got, the value it wanted and the way out.
+"""
+
+from __future__ import annotations
+
+
+class ProcmemError(Exception):
+    """Base of every error that procmem raises on purpose."""
+
+
+class InputError(ProcmemError, ValueError):
+    """An argument has a wrong value, shape, type or count."""
+
+
+class ItemNotFoundError(InputError, LookupError):
+    """The memory holds no item with this id, label or source."""
+
+
+class ImageError(ProcmemError, ValueError):
+    """An image could not be used."""
+
+
+class ImageNotFoundError(ImageError, FileNotFoundError):
+    """No file at the image's path."""
+
+
+class ImageDecodeError(ImageError):
+    """The bytes are not an image that procmem can read completely."""
+
+
+class ImageTooLargeError(ImageError):
+    """The image has more pixels or bytes than the limit."""
+
+
+class ModelError(ProcmemError):
+    """A model file could not be used."""
+
+
+class ModelNotFoundError(ModelError, FileNotFoundError):
+    """No model of this name or at this path."""
+
+
+class ModelIntegrityError(ModelError, ValueError):
+    """A model's hash, manifest or graph is not what it must be."""
+
+
+class EmbedderMismatchError(ModelError, ValueError):
+    """The vault holds embeddings of another model."""
+
+
+class VaultError(ProcmemError, OSError):
+    """The vault on disk could not be used."""
+
+
+class VaultLockedError(VaultError):
+    """Another process or object holds the vault open for writing."""
+
+
+class VaultReadOnlyError(VaultError, PermissionError):
+    """The vault, or the folder it lives in, may not be written."""
+
+
+class VaultFullError(VaultError):
+    """The disk has no room for the write; nothing was changed."""
+
+
+class VaultFormatError(VaultError):
+    """The file is not a vault, is damaged, or was made by a newer procmem."""
+
+
+class VaultClosedError(VaultError):
+    """The memory was used after `close()`."""
+
+
+class MissingExtraError(ProcmemError, ImportError):
+    """An optional dependency is not installed; the message has the exact command."""
+
+
+class RenderError(ProcmemError, RuntimeError):
+    """No graphics context could be made, or a program could not be drawn."""
+
+
+class TrainingError(ProcmemError, RuntimeError):
+    """A training run cannot start, resume or go on."""
+
+
+class CheckpointError(TrainingError, ValueError):
+    """A checkpoint is missing, damaged or of another architecture."""
+
+
+class ExportError(ProcmemError, RuntimeError):
+    """A checkpoint could not be turned into a model file."""
+
+
+class ParityError(ExportError):
+    """The exported model does not answer as the original does; no file was kept."""

@@ -1,0 +1,225 @@
+"""What a checkpoint or model file says of itself, and the check that it tells the truth.
+
+Every file that crosses from one room to the next (checkpoint, ONNX model) has a manifest beside
+it, `<name>.json`. It pins the file's SHA-256 and carries the chain of origins from the root seed
+to the file (law 3: no real pixel reaches the weights). Used by all rooms.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from procmem.errors import InputError, ModelIntegrityError, ModelNotFoundError
+
+MANIFEST_VERSION = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Preprocessing:
+    """How an image becomes the model's input; applied by `preprocess.py` and recorded here.
+
+    Attributes:
+        resize: shorter edge after the bicubic resize, pixels.
+        crop: side of the centered square that is kept, pixels.
+        mean: subtracted from each of the RGB channels after scaling to [0, 1].
+        std: divides each channel afterwards. Both are constants, not statistics of real photos.
+    """
+
+    resize: int = 256
+    crop: int = 224
+    mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
+    std: tuple[float, float, float] = (0.5, 0.5, 0.5)
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where the weights come from.
+
+    Attributes:
+        process: the procedural process of the training images, e.g. "shaders-kml-mixup".
+        root_seed: every random choice of the run derives from it.
+        program_set_sha256: hash over the canonical texts of all programs in the order of use.
+        code_version: version of procmem that trained.
+        steps: optimizer steps taken.
+        images_seen: training images consumed (before cropping into views).
+        trained_on_real_data: always False for weights that procmem ships.
+        chain: SHA-256 of each ancestor file, oldest first, as ("checkpoint", "ab12...") pairs.
+    """
+
+    process: str
+    root_seed: int
+    program_set_sha256: str
+    code_version: str
+    steps: int
+    images_seen: int
+    trained_on_real_data: bool = False
+    chain: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """Everything that must be known of a model or checkpoint file before it is loaded.
+
+    Attributes:
+        kind: "checkpoint" or "onnx".
+        name: what people call the model, e.g. "vit-tiny".
+        file: the file's name, in the same folder as the manifest.
+        sha256: of the file's bytes, lowercase hexadecimal.
+        architecture: timm's name of the architecture, e.g. "vit_tiny_patch16_224".
+        patch_size: side of a patch, pixels.
+        cls_dim: D, width of the class-token output.
+        patch_dim: P, width of a patch token.
+        preprocessing: see `Preprocessing`.
+        origin: see `Origin`.
+        parity: figures measured when the file was made from its ancestor.
+        config: the full training configuration, for the record.
+        manifest_version: of this layout.
+    """
+
+    kind: Literal["checkpoint", "onnx"]
+    name: str
+    file: str
+    sha256: str
+    architecture: str
+    patch_size: int
+    cls_dim: int
+    patch_dim: int
+    preprocessing: Preprocessing
+    origin: Origin
+    parity: dict[str, float] = dataclasses.field(default_factory=dict)
+    config: dict[str, Any] = dataclasses.field(default_factory=dict)
+    manifest_version: int = MANIFEST_VERSION
+
+
+def manifest_path(file: Path) -> Path:
+    """The manifest's path for a model or checkpoint file: `model.onnx` -> `model.json`."""
+    return file.with_suffix(".json")
+
+
+def sha256_of_bytes(data: bytes) -> str:
+    """SHA-256 of `data` in lowercase hexadecimal."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def write_bytes_atomically(path: Path, data: bytes) -> None:
+    """Writes a file so that a crash leaves the old content or the new, never a part.
+
+    Args:
+        path: the file; its folder must exist.
+        data: the whole content.
+
+    Raises:
+        OSError: the folder cannot be written; nothing was changed.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Makes renames and new files in `folder` durable. Does nothing where the OS cannot."""
+    if os.name == "nt":
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_manifest(manifest: Manifest, folder: Path) -> Path:
+    """Writes the manifest beside its file and returns its path.
+
+    Raises:
+        OSError: the folder cannot be written.
+    """
+    path = manifest_path(folder / manifest.file)
+    text = json.dumps(dataclasses.asdict(manifest), indent=2, sort_keys=True) + "\n"
+    write_bytes_atomically(path, text.encode())
+    return path
+
+
+def read_manifest(file: Path) -> Manifest:
+    """Reads the manifest that stands beside a model or checkpoint file.
+
+    Args:
+        file: the model or checkpoint file (not the manifest).
+
+    Raises:
+        ModelNotFoundError: the file or its manifest does not exist.
+        ModelIntegrityError: the manifest is not one, is of a newer layout, or names another file.
+    """
+    path = manifest_path(file)
+    for wanted in (file, path):
+        if not wanted.is_file():
+            raise ModelNotFoundError(
+                f"{wanted} does not exist; a model is two files side by side, "
+                f"{file.name} and {path.name}, as procmem-export writes them"
+            )
+    try:
+        fields = json.loads(path.read_bytes())
+        version = fields["manifest_version"]
+        if version > MANIFEST_VERSION:
+            raise ModelIntegrityError(
+                f"{path} has manifest version {version}, this procmem reads up to "
+                f"{MANIFEST_VERSION}; upgrade procmem"
+            )
+        preprocessing = fields["preprocessing"]
+        origin = fields["origin"]
+        origin["chain"] = tuple((role, digest) for role, digest in origin["chain"])
+        preprocessing["mean"] = tuple(preprocessing["mean"])
+        preprocessing["std"] = tuple(preprocessing["std"])
+        fields["preprocessing"] = Preprocessing(**preprocessing)
+        fields["origin"] = Origin(**origin)
+        manifest = Manifest(**fields)
+    except ModelIntegrityError:
+        raise
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ModelIntegrityError(
+            f"{path} is not a procmem manifest ({error}); restore it from where the model came "
+            "from, or export the checkpoint again"
+        ) from error
+    if manifest.file != file.name:
+        raise ModelIntegrityError(
+            f"{path} describes {manifest.file!r}, not {file.name!r}; keep the two files' names"
+        )
+    return manifest
+
+
+def read_verified(file: Path) -> tuple[Manifest, bytes]:
+    """Reads a model or checkpoint file with its manifest and checks the pinned SHA-256.
+
+    The bytes that were hashed are the bytes returned, so that nothing can change in between.
+
+    Raises:
+        ModelNotFoundError: the file or its manifest does not exist.
+        ModelIntegrityError: the manifest is invalid, or the hash differs.
+    """
+    manifest = read_manifest(file)
+    data = file.read_bytes()
+    digest = sha256_of_bytes(data)
+    if digest != manifest.sha256:
+        raise ModelIntegrityError(
+            f"{file} has SHA-256 {digest[:16]}..., its manifest says {manifest.sha256[:16]}...; "
+            "the file is damaged or was replaced: restore it or export the checkpoint again"
+        )
+    return manifest, data
+
+
+def check_kind(manifest: Manifest, kind: Literal["checkpoint", "onnx"]) -> None:
+    """Raises InputError unless the manifest is of the wanted kind."""
+    if manifest.kind != kind:
+        raise InputError(f"{manifest.file} is a {manifest.kind}, wanted a {kind}")

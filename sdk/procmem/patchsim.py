@@ -1,0 +1,137 @@
+"""The nearest rows of a matrix, and softmax-weighted sums of its rows, for many queries at once.
+
+Takes vectors from `embedder.py` or the vault, gives indices and sums to `index.py` and
+`segment.py`. The work is done by the C++ extension `procmem._patchsim`; beside each function
+stands its plain numpy twin, which says what it means and which the tests hold it to.
+
+Promises that the similarity of two rows has the same bits wherever the rows stand, whatever else
+is in the matrices and however many threads run (law 1 rests on this; a BLAS product does not give
+it). Never holds a queries x memory matrix, never converts or copies an argument silently. Nobody
+may write to the arrays while a call runs: the interpreter lock is released.
+"""
+
+from __future__ import annotations
+
+import operator
+from typing import SupportsIndex
+
+import numpy as np
+import numpy.typing as npt
+
+from procmem import _patchsim
+from procmem.errors import InputError
+
+Float32 = npt.NDArray[np.float32]
+
+
+def top_k(
+    queries: Float32, memory: Float32, k: SupportsIndex, *, threads: SupportsIndex = 0
+) -> tuple[npt.NDArray[np.int64], Float32]:
+    """Finds the k memory rows of largest dot product for each query, in one pass over memory.
+
+    Args:
+        queries: (Q, D) float32, C-contiguous, finite; Q may be 0.
+        memory: (N, D) float32, C-contiguous, finite; N may be 0.
+        k: how many rows are wanted, at least 1.
+        threads: how many threads may work; 0 means one per core.
+
+    Returns:
+        Indices into memory, (Q, K) int64, and their similarities, (Q, K) float32, with
+        K = min(k, N): larger similarity first, equal similarities by smaller index. For unit rows
+        the similarity is the cosine, within D * 2**-24 (rounding may take it just above 1).
+
+    Raises:
+        InputError: an argument has a wrong type, shape, layout or value; the message says which.
+    """
+    try:
+        return _patchsim.topk_f32(queries, memory, _whole(k, "k"), _whole(threads, "threads"))
+    except (ValueError, TypeError) as error:
+        raise InputError(str(error)) from error
+
+
+def top_k_reference(
+    queries: Float32, memory: Float32, k: int
+) -> tuple[npt.NDArray[np.int64], Float32]:
+    """The twin of `top_k`: the whole (Q, N) product in float64, sorted."""
+    products = queries.astype(np.float64) @ memory.astype(np.float64).T  # (Q, N)
+    order = np.argsort(-products, axis=1, kind="stable")[:, :k]
+    similarities = np.take_along_axis(products, order, axis=1)
+    return order.astype(np.int64), similarities.astype(np.float32)
+
+
+def mix(
+    queries: Float32,
+    memory: Float32,
+    values: Float32,
+    *,
+    scale: float,
+    threads: SupportsIndex = 0,
+) -> Float32:
+    """Averages the rows of `values` for each query, weighted by softmax(scale * query . memory).
+
+    This is the attention of one head. One pass over memory and values, with a running maximum
+    (Milakov and Gimelshein, "Online normalizer calculation for softmax", 2018), so that no
+    intermediate overflows.
+
+    Args:
+        queries: (Q, D) float32, C-contiguous, finite; Q may be 0.
+        memory: (N, D) float32, C-contiguous, finite, N at least 1.
+        values: (N, V) float32, C-contiguous, finite: one row per memory row.
+        scale: factor on the dot products before the softmax; 1 / temperature.
+        threads: how many threads may work; 0 means one per core.
+
+    Returns:
+        (Q, V) float32, each row a weighted mean of the rows of `values`.
+
+    Raises:
+        InputError: an argument has a wrong type, shape, layout or value; the message says which.
+    """
+    try:
+        return _patchsim.mix_f32(
+            queries, memory, values, _real(scale, "scale"), _whole(threads, "threads")
+        )
+    except (ValueError, TypeError) as error:
+        raise InputError(str(error)) from error
+
+
+def mix_reference(queries: Float32, memory: Float32, values: Float32, *, scale: float) -> Float32:
+    """The twin of `mix`: the whole (Q, N) softmax in float64."""
+    scores = scale * (queries.astype(np.float64) @ memory.astype(np.float64).T)  # (Q, N)
+    weights = np.exp(scores - scores.max(axis=1, keepdims=True))
+    weights /= weights.sum(axis=1, keepdims=True)
+    mixed: Float32 = (weights @ values.astype(np.float64)).astype(np.float32)
+    return mixed
+
+
+def isa() -> str:
+    """The instruction set that calls use now: "scalar", "avx2" or "avx512".
+
+    It is the fastest that the processor runs, or the one in the environment variable PROCMEM_ISA.
+
+    Raises:
+        InputError: PROCMEM_ISA names none that this processor can run.
+    """
+    try:
+        return _patchsim.isa()
+    except ValueError as error:
+        raise InputError(str(error)) from error
+
+
+def _whole(value: SupportsIndex, name: str) -> int:
+    """The int that `value` is; True and False are not counts."""
+    if isinstance(value, (bool, np.bool_)):
+        raise InputError(f"{name} is {value!r}, wanted a whole number")
+    try:
+        number = operator.index(value)
+    except TypeError as error:
+        raise InputError(f"{name} is {value!r}, wanted a whole number") from error
+    if not -(2**63) <= number < 2**63:
+        raise InputError(f"{name} is {number}, wanted a number below 2**63")
+    return number
+
+
+def _real(value: float, name: str) -> float:
+    """The float that `value` is; text is not parsed."""
+    if isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool):
+        return float(value)
+    raise InputError(f"{name} is {value!r}, wanted a number")

@@ -1,0 +1,104 @@
+"""What procmem's calls return: plain frozen data with the shapes written down.
+
+Imports nothing of procmem but numpy types; every later file of the photo's walk gives these out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Embedding:
+    """What the perception model sees in N images.
+
+    Attributes:
+        cls: (N, D) float32 unit vectors, one per image; their dot product is the similarity.
+        patches: (N, h, w, P) float32 patch tokens after the final norm, row-major over the patch
+            grid, not normalized (the paper's segmentation rules use their length). P may differ
+            from D, because D is the width after the model's readout.
+    """
+
+    cls: npt.NDArray[np.float32]
+    patches: npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class Neighbor:
+    """One remembered item near a query.
+
+    Attributes:
+        id: the item's id, an integer in [1, 2**63).
+        label: its label, or None if it was taught without one.
+        similarity: cosine in [-1, 1] between query and item; larger is nearer.
+        source: where the image came from (a path, for example), or None.
+    """
+
+    id: int
+    label: str | None
+    similarity: float
+    source: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What the memory calls an image, and why.
+
+    Attributes:
+        label: the label with the largest vote, or None if no labelled item could vote.
+        confidence: its share of the vote in [0, 1]; 0.0 when `label` is None.
+        votes: every label's share of the vote, largest first; they sum to 1 unless empty.
+        neighbors: the items that voted, nearest first; fewer than k if the memory holds fewer.
+        is_novel: True if the image is less like its nearest neighbor than remembered images
+            usually are to theirs, or if nothing could vote.
+    """
+
+    label: str | None
+    confidence: float
+    votes: Mapping[str, float]
+    neighbors: tuple[Neighbor, ...]
+    is_novel: bool
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Regions:
+    """A segmentation at the resolution of its image.
+
+    Attributes:
+        mask: (H, W) uint8, for every pixel the value that the taught masks use for its class.
+        labels: the values that `mask` may take, ascending.
+        confidence: (H, W) float32 in [0, 1], the share of the vote behind each pixel's value.
+    """
+
+    mask: npt.NDArray[np.uint8]
+    labels: tuple[int, ...]
+    confidence: npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class ErasureReport:
+    """What a deletion did and what was checked afterwards.
+
+    Attributes:
+        erased_ids: the ids that are gone, ascending.
+        remaining: how many items the memory still holds.
+        purged: True if the vault was rewritten without the items before the call returned. False
+            means the purge is pending: the rows are deleted and zeroed, and the rewrite is
+            finished when the vault is next opened for writing.
+        files_scanned: the names of the vault's files that were searched for remains.
+        windows_checked: how many 16-byte windows of the erased data were looked for.
+        windows_found: how many were found; 0 unless something is wrong.
+        out_of_reach: what no software can vouch for, in words.
+    """
+
+    erased_ids: tuple[int, ...]
+    remaining: int
+    purged: bool
+    files_scanned: tuple[str, ...]
+    windows_checked: int
+    windows_found: int
+    out_of_reach: tuple[str, ...]
