@@ -1,0 +1,97 @@
+"""procmem: a visual memory on the device that learns by adding and forgets by deleting.
+
+Perception is a model trained on procedural images only; knowledge is a folder of embeddings that
+the user owns. `VisualMemory` is the way in, `Embedder` the model by itself. Importing loads no
+engine and no model.
+"""
+
+from __future__ import annotations
+
+from procmem.embedder import Embedder as Embedder
+from procmem.embedder import bundled_models as bundled_models
+from procmem.errors import CheckpointError as CheckpointError
+from procmem.errors import EmbedderMismatchError as EmbedderMismatchError
+from procmem.errors import ExportError as ExportError
+from procmem.errors import ImageDecodeError as ImageDecodeError
+from procmem.errors import ImageError as ImageError
+from procmem.errors import ImageNotFoundError as ImageNotFoundError
+from procmem.errors import ImageTooLargeError as ImageTooLargeError
+from procmem.errors import InputError as InputError
+from procmem.errors import ItemNotFoundError as ItemNotFoundError
+from procmem.errors import MissingExtraError as MissingExtraError
+from procmem.errors import ModelError as ModelError
+from procmem.errors import ModelIntegrityError as ModelIntegrityError
+from procmem.errors import ModelNotFoundError as ModelNotFoundError
+from procmem.errors import ParityError as ParityError
+from procmem.errors import ProcmemError as ProcmemError
+from procmem.errors import RenderError as RenderError
+from procmem.errors import TrainingError as TrainingError
+from procmem.errors import VaultClosedError as VaultClosedError
+from procmem.errors import VaultError as VaultError
+from procmem.errors import VaultFormatError as VaultFormatError
+from procmem.errors import VaultFullError as VaultFullError
+from procmem.errors import VaultLockedError as VaultLockedError
+from procmem.errors import VaultReadOnlyError as VaultReadOnlyError
+from procmem.image import ImageLike as ImageLike
+from procmem.image import load_image as load_image
+from procmem.memory import MemoryStats as MemoryStats
+from procmem.memory import VerifyReport as VerifyReport
+from procmem.memory import VisualMemory as VisualMemory
+from procmem.types import Answer as Answer
+from procmem.types import Embedding as Embedding
+from procmem.types import ErasureReport as ErasureReport
+from procmem.types import Neighbor as Neighbor
+from procmem.types import Regions as Regions
+from procmem.vault import Item as Item
+
+__all__ = [
+    "Answer",
+    "CheckpointError",
+    "Embedder",
+    "EmbedderMismatchError",
+    "Embedding",
+    "ErasureReport",
+    "ExportError",
+    "ImageDecodeError",
+    "ImageError",
+    "ImageLike",
+    "ImageNotFoundError",
+    "ImageTooLargeError",
+    "InputError",
+    "Item",
+    "ItemNotFoundError",
+    "MemoryStats",
+    "MissingExtraError",
+    "ModelError",
+    "ModelIntegrityError",
+    "ModelNotFoundError",
+    "Neighbor",
+    "ParityError",
+    "ProcmemError",
+    "Regions",
+    "RenderError",
+    "TrainingError",
+    "VaultClosedError",
+    "VaultError",
+    "VaultFormatError",
+    "VaultFullError",
+    "VaultLockedError",
+    "VaultReadOnlyError",
+    "VerifyReport",
+    "VisualMemory",
+    "__version__",
+    "bundled_models",
+    "load_image",
+]
+
+
+def __getattr__(name: str) -> str:
+    # importlib.metadata takes several milliseconds, which few programs want to spend.
+    if name == "__version__":
+        from importlib.metadata import PackageNotFoundError, version
+
+        try:
+            return version("procmem")
+        except PackageNotFoundError:
+            return "0+unknown"
+    raise AttributeError(f"module 'procmem' has no attribute {name!r}")

@@ -1,0 +1,97 @@
+"""What a vault's folder may hold, and what it means when the disk or SQLite refuses.
+
+Used by `vault.py`, which opens, writes and replaces the files. Only looks and explains: never
+opens or changes a file.
+"""
+
+from __future__ import annotations
+
+import errno
+from pathlib import Path
+
+from procmem.errors import (
+    EmbedderMismatchError,
+    VaultError,
+    VaultFormatError,
+    VaultFullError,
+    VaultLockedError,
+    VaultReadOnlyError,
+)
+from procmem.ledger import Binding
+
+TEMPORARY = "ledger.sqlite.tmp"  # on its way to be the ledger, or a twin of it
+RETIRED = "ledger.sqlite.retired"  # was the ledger, not yet zeroed
+LEFTOVERS = (TEMPORARY, f"{TEMPORARY}-journal", RETIRED)
+
+
+def holds_vault(path: Path) -> bool:
+    """Whether there is a vault in a folder; False if the folder is missing or empty.
+
+    Raises:
+        VaultFormatError: the path is a file, or the folder holds something else.
+    """
+    if not path.exists():
+        return False
+    if not path.is_dir():
+        raise VaultFormatError(f"{path} is a file, wanted a folder; give the vault's folder")
+    names = {entry.name for entry in path.iterdir()}
+    if "ledger.sqlite" in names:
+        return True
+    foreign = sorted(names - {"LOCK", *LEFTOVERS})
+    if foreign:
+        raise VaultFormatError(
+            f"{path} holds no vault but {len(foreign)} other files ({foreign[0]!r}, for example); "
+            "give the folder of a vault, or a new or empty one"
+        )
+    return False
+
+
+def check_binding(path: Path, found: Binding, wanted: Binding | None) -> None:
+    """Raises EmbedderMismatchError if a vault is bound to another model than the wanted one."""
+    if wanted is not None and found.sha256 != wanted.sha256:
+        raise EmbedderMismatchError(
+            f"{path} holds embeddings of {found.name} (SHA-256 {found.sha256}), not of "
+            f"{wanted.name} (SHA-256 {wanted.sha256}); open it with the first, or teach the "
+            "images to a new vault with the second"
+        )
+
+
+def folder_error(error: OSError, path: Path) -> VaultError:
+    """What an error of the file system means to the person who called."""
+    if error.errno in (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)):
+        return VaultFullError(f"{path}: no room on the disk; nothing changed. Free some")
+    if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
+        return VaultReadOnlyError(
+            f"{path} may not be written ({error.strerror}); check its permissions, or open it "
+            "with read_only=True"
+        )
+    return VaultError(f"{path}: {error}; check the path and the disk")
+
+
+def ledger_error(
+    error: Exception, ledger: Path, *, read_only: bool, timeout_seconds: float
+) -> VaultError:
+    """What an error of SQLite means to the person who called."""
+    text = str(error)
+    if "disk is full" in text:
+        return VaultFullError(f"{ledger.parent}: no room on the disk; nothing changed. Free some")
+    if "readonly" in text and read_only:
+        return VaultReadOnlyError(
+            f"{ledger}: its last writer stopped in mid-write, and read_only=True may "
+            "not repair that; open the vault once for writing"
+        )
+    if "readonly" in text:
+        return VaultReadOnlyError(f"{ledger} may not be written; check its permissions")
+    if "locked" in text:
+        return VaultLockedError(
+            f"{ledger} was busy in another process for {timeout_seconds:g} "
+            "seconds; nothing changed, try again"
+        )
+    if "unable to open" in text or "disk I/O" in text:
+        return VaultError(f"{ledger}: {text}; check its permissions and the disk")
+    return damaged(ledger, text)
+
+
+def damaged(ledger: Path, what: str) -> VaultFormatError:
+    """The error for a ledger that is one, but not sound."""
+    return VaultFormatError(f"{ledger} is damaged ({what}); restore it from a backup")

@@ -1,0 +1,159 @@
+"""Which remembered vectors are nearest: an exact scan over all of them.
+
+Takes ids and stored vectors from `vault.py`, gives ids and similarities to `memory.py`. Derived:
+a pure function of the surviving rows sorted by id, with no trace of the order in which they came
+or of rows that left (law 1). Never touches a file. Not safe for use from several threads at once;
+`memory.py` holds the lock.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Iterable
+from typing import SupportsIndex
+
+import numpy as np
+import numpy.typing as npt
+
+from procmem.errors import InputError
+from procmem.patchsim import top_k
+
+CALIBRATION_ITEMS = 2_000
+"""At most so many items, those of smallest id, calibrate `is_novel`."""
+
+
+class Index:
+    """The searchable copy of a memory's vectors, in RAM.
+
+    Args:
+        ids: (N,) int64, distinct, in any order.
+        vectors: (N, D) float16 as the vault stores them, row for row; finite.
+    """
+
+    def __init__(self, ids: npt.NDArray[np.int64], vectors: npt.NDArray[np.float16]) -> None:
+        order = np.argsort(ids, kind="stable")
+        self._ids = ids[order]
+        self._rows = unit_rows(vectors[order])
+
+    def __len__(self) -> int:
+        return len(self._ids)
+
+    @property
+    def ids(self) -> npt.NDArray[np.int64]:
+        """(N,) ascending. Do not write to it."""
+        return self._ids
+
+    def add(self, ids: npt.NDArray[np.int64], vectors: npt.NDArray[np.float16]) -> None:
+        """Takes in new rows, at the cost of a copy of all.
+
+        Args:
+            ids: (M,) int64, distinct, none of them held already.
+            vectors: (M, D) float16.
+        """
+        order = np.argsort(ids, kind="stable")
+        at = np.searchsorted(self._ids, ids[order])
+        old = self._rows
+        self._ids = np.insert(self._ids, at, ids[order])
+        self._rows = np.insert(old, at, unit_rows(vectors[order]), axis=0)
+        old.fill(0)
+
+    def remove(self, ids: Iterable[int]) -> None:
+        """Drops rows and overwrites the memory that held them with zeros.
+
+        Ids that are not held are passed over.
+        """
+        gone = np.isin(self._ids, np.fromiter(ids, dtype=np.int64))
+        old_ids, old_rows = self._ids, self._rows
+        self._ids = old_ids[~gone]
+        self._rows = old_rows[~gone]
+        old_ids.fill(0)
+        old_rows.fill(0)
+
+    def clear(self) -> None:
+        """Overwrites everything with zeros and holds nothing."""
+        self.remove(self._ids.tolist())
+
+    def search(
+        self,
+        query: npt.NDArray[np.float32],
+        k: SupportsIndex,
+        *,
+        keep: npt.NDArray[np.bool_] | None = None,
+    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
+        """Finds the k nearest rows by cosine similarity, exactly.
+
+        Args:
+            query: (D,) or (Q, D) float32 unit vectors.
+            k: at least 1; more than there are gives all.
+            keep: (N,) in the order of `ids`, False for rows that shall not be found. Costs a copy
+                of the kept rows.
+
+        Returns:
+            Ids int64 and similarities float32 in [-1, 1], both (K,) or (Q, K): largest similarity
+            first, equal ones by smaller id, K = min(k, rows kept).
+
+        Raises:
+            InputError: `k`, the query or `keep` has a wrong type, shape or value.
+        """
+        count = check_k(k)
+        width = self._rows.shape[1]
+        queries = np.ascontiguousarray(np.atleast_2d(query))
+        if query.ndim not in (1, 2) or queries.shape[1] != width:
+            raise InputError(
+                f"query has shape {query.shape}, wanted ({width},) or (Q, {width}): embed it "
+                "with the model of this memory"
+            )
+        ids, rows = self._ids, self._rows
+        if keep is not None:
+            if keep.shape != ids.shape or keep.dtype != np.bool_:
+                raise InputError(
+                    f"keep is {keep.dtype} of shape {keep.shape}, wanted bool of {ids.shape}"
+                )
+            if not keep.all():
+                ids, rows = ids[keep], rows[keep]
+        # A row sorted before another has the smaller id, so ties by position are ties by id.
+        indices, similarities = top_k(queries, rows, min(count, max(1, len(ids))))
+        found, near = ids[indices], np.clip(similarities, -1.0, 1.0)
+        return (found[0], near[0]) if query.ndim == 1 else (found, near)
+
+    def nearest_others(self, *, limit: int = CALIBRATION_ITEMS) -> npt.NDArray[np.float32]:
+        """How near items are to their nearest other item.
+
+        Args:
+            limit: only the items with the `limit` smallest ids are asked; all items answer.
+
+        Returns:
+            (n,) float32 in the order of `ids`, n = min(N, limit); empty if there are fewer than
+            two items. Cost: n searches.
+        """
+        count = min(len(self), limit)
+        if len(self) < 2:
+            return np.empty(0, dtype=np.float32)
+        indices, similarities = top_k(self._rows[:count], self._rows, 2)
+        # An item is its own nearest, unless others equal it or come first within rounding.
+        itself = indices[:, 0] == np.arange(count)
+        return np.clip(np.where(itself, similarities[:, 1], similarities[:, 0]), -1.0, 1.0)
+
+
+def unit_rows(vectors: npt.NDArray[np.float16]) -> npt.NDArray[np.float32]:
+    """Stored vectors as float32 of unit length, each row a function of its own bits alone.
+
+    Args:
+        vectors: (N, D) float16, finite. A row of zeros stays zeros.
+    """
+    wide = vectors.astype(np.float64)
+    # Exact, hence free of the order of summation: float16 values are multiples of 2**-24, their
+    # squares of 2**-48, and sums below 32 of those fit into the 53 bits of a float64.
+    lengths = np.sqrt(np.square(wide).sum(axis=1, keepdims=True))
+    return np.ascontiguousarray((wide / np.where(lengths == 0, 1.0, lengths)).astype(np.float32))
+
+
+def check_k(k: SupportsIndex) -> int:
+    """The count that `k` is; raises InputError unless it is a whole number of at least 1."""
+    try:
+        count = operator.index(k)
+    except TypeError as error:
+        raise InputError(f"k is {k!r}, wanted a whole number of at least 1") from error
+    if isinstance(k, bool) or count < 1:
+        raise InputError(f"k is {k!r}, wanted a whole number of at least 1")
+    return count

@@ -1,0 +1,93 @@
+"""One writer: an operating-system lock on a file of the vault, and files that vanish for good.
+
+Used by `vault.py`. The lock belongs to the open file, so it ends with the process, however that
+dies, and a second opening in the same process is refused too. Knows nothing of SQLite.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from pathlib import Path
+
+from procmem.errors import VaultLockedError
+
+if sys.platform == "win32":
+    import msvcrt
+else:
+    import fcntl
+
+_ZEROS = bytes(1 << 20)
+
+# Windows locks bytes, not files; this one lies behind all that is ever written.
+_LOCKED_BYTE = 1 << 30
+
+
+class WriterLock:
+    """The right to write, held from construction to `release`.
+
+    Args:
+        path: the lock file; made if missing, readable by its owner only, and left in place.
+
+    Raises:
+        VaultLockedError: someone else holds it. The message has the process id that the holder
+            left in the file.
+        OSError: the file cannot be opened for writing.
+    """
+
+    def __init__(self, path: Path) -> None:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            try:
+                _lock(descriptor)
+            except OSError as error:
+                holder = path.read_text(encoding="ascii", errors="replace")[:20].strip()
+                who = "this process" if holder == str(os.getpid()) else f"process {holder or '?'}"
+                raise VaultLockedError(
+                    f"{path.parent} is open for writing elsewhere, probably by {who}; close it "
+                    "there, or open it here with read_only=True"
+                ) from error
+            os.truncate(descriptor, 0)
+            os.write(descriptor, str(os.getpid()).encode())
+        except BaseException:
+            os.close(descriptor)
+            raise
+        self._descriptor = descriptor
+
+    def release(self) -> None:
+        """Gives the right up. Again is fine."""
+        if self._descriptor >= 0:
+            with contextlib.suppress(OSError):
+                os.truncate(self._descriptor, 0)
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+
+def _lock(descriptor: int) -> None:
+    if sys.platform == "win32":
+        os.lseek(descriptor, _LOCKED_BYTE, os.SEEK_SET)
+        msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
+        os.lseek(descriptor, 0, os.SEEK_SET)
+    else:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def overwrite_with_zeros(descriptor: int) -> None:
+    """Overwrites a file's bytes in place and waits until the disk has them."""
+    size = os.fstat(descriptor).st_size
+    os.lseek(descriptor, 0, os.SEEK_SET)
+    while size > 0:
+        size -= os.write(descriptor, _ZEROS[:size])
+    os.fsync(descriptor)
+
+
+def shred(path: Path) -> None:
+    """Zeroes a file and removes it. One that is not there is fine; of a link only the link goes."""
+    if path.is_file() and not path.is_symlink():
+        descriptor = os.open(path, os.O_RDWR | getattr(os, "O_BINARY", 0))
+        try:
+            overwrite_with_zeros(descriptor)
+        finally:
+            os.close(descriptor)
+    path.unlink(missing_ok=True)

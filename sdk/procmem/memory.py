@@ -1,0 +1,712 @@
+"""The one object that people hold: teach it images, ask it, and make it forget.
+
+Conducts the rest of a photo's walk and does no arithmetic of its own: `embedder.py` sees,
+`vault.py` keeps, `index.py` finds, `vote.py` and `segment.py` answer, `residue.py` checks that
+what was erased is gone.
+
+    memory = VisualMemory("vault")
+    ids = memory.add(["cat.jpg", "dog.jpg"], labels=["cat", "dog"])
+    memory.classify("what.jpg").label
+    memory.delete(ids)
+
+Promises: `add` and `delete` happen completely or not at all, and are on the disk when they return;
+after `delete`, every answer is the one of a memory that never held the items, to the last bit.
+Never sends anything anywhere, never writes outside its folder, never changes an image.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal, cast
+
+import numpy as np
+import numpy.typing as npt
+
+from procmem.batch import (
+    Column,
+    MaskLike,
+    Perception,
+    Prompt,
+    binding_of,
+    pairs_of,
+    plain_id,
+    source_of,
+)
+from procmem.embedder import DEFAULT_MODEL, Embedder, bundled_models
+from procmem.errors import (
+    ImageError,
+    InputError,
+    ItemNotFoundError,
+    ModelError,
+    VaultClosedError,
+    VaultError,
+)
+from procmem.folder import check_binding, holds_vault
+from procmem.image import ImageLike, is_image_like, load_image
+from procmem.index import Index, check_k
+from procmem.ledger import (
+    FORMAT_VERSION,
+    check_label,
+    check_source,
+    quantize_patches,
+    restore_patches,
+)
+from procmem.preprocess import View
+from procmem.residue import ResidueScan, scan_folder
+from procmem.segment import fit_mask, from_memory, in_context, mask_patches
+from procmem.types import Answer, Embedding, ErasureReport, Neighbor, Regions
+from procmem.vault import Item, Record, Vault
+from procmem.vote import is_novel, vote
+
+PURGE_LIMIT = 100_000
+"""With more items than this left, `delete` leaves the purge to the next opening for writing."""
+
+OUT_OF_REACH = (
+    "blocks that the disk or file system has set aside (flash remapping, copy-on-write, journals)",
+    "backups, snapshots and copies of the vault, and swapped-out memory",
+    "the images themselves, and whatever other programs know of them",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryStats:
+    """What a memory holds.
+
+    Attributes:
+        items: how many items.
+        labels: how many items of each label, by label; items without one are not in it.
+        masks: how many items have a mask.
+        bytes_on_disk: of all files of the vault.
+        embedder_name: of the model that the vault is bound to.
+        embedder_sha256: of its file.
+        format_version: of the ledger.
+        purge_pending: True if deleted items wait for the purge.
+    """
+
+    items: int
+    labels: Mapping[str, int]
+    masks: int
+    bytes_on_disk: int
+    embedder_name: str
+    embedder_sha256: str
+    format_version: int
+    purge_pending: bool
+
+
+@dataclass(frozen=True, slots=True)
+class VerifyReport:
+    """Whether a vault is sound.
+
+    Attributes:
+        ok: True if there is no problem.
+        problems: what is wrong, one sentence each.
+        items: how many items were read, 0 if they could not be.
+        masks: how many items have a mask, likewise.
+    """
+
+    ok: bool
+    problems: tuple[str, ...]
+    items: int
+    masks: int
+
+
+class VisualMemory:
+    """A folder of remembered images that can be asked and can forget.
+
+    Safe to use from several threads. Works as a context manager; `close` gives up the right to
+    write, which only one object may hold at a time.
+
+    Args:
+        path: the vault's folder; made, with its parents, if it is missing.
+        embedder: the model: an `Embedder`, a bundled model's name or a model file's path. None
+            takes the bundled one that the vault was made with, and opens it when it is first
+            needed; looking, counting and deleting need no model at all. A new vault is bound to
+            its model for good.
+        device: where a model that is opened here runs; see `Embedder`.
+        read_only: write nothing and take no lock; changes by another process show at the next
+            call.
+        purge_limit: with more items left than this, `delete` defers the purge.
+
+    Attributes:
+        path: the folder, absolute.
+        read_only: as given.
+
+    Raises:
+        VaultLockedError: another process or object has it open for writing.
+        VaultFormatError: not a vault, damaged, or of a newer format.
+        VaultReadOnlyError, VaultFullError: the folder cannot be written.
+        EmbedderMismatchError: the vault was made with another model.
+        ModelError: the model cannot be opened.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        embedder: Perception | str | Path | None = None,
+        device: str = "auto",
+        read_only: bool = False,
+        purge_limit: int = PURGE_LIMIT,
+    ) -> None:
+        self._lock = threading.RLock()
+        self._closed = False
+        self._device = device
+        self._purge_limit = purge_limit
+        self._index: Index | None = None
+        self._items: dict[int, Item] = {}
+        self._calibration: npt.NDArray[np.float32] | None = None
+        self._state = (0, 0)  # of the vault, when the index was made
+        self._owned = embedder is None or isinstance(embedder, (str, Path))
+        self._embedder: Perception | None = None
+        if isinstance(embedder, (str, Path)):
+            self._embedder = Embedder(embedder, device=device)
+        elif embedder is not None:
+            self._embedder = embedder
+        elif not read_only and not holds_vault(Path(path).absolute()):
+            self._embedder = Embedder(DEFAULT_MODEL, device=device)
+        try:
+            binding = None if self._embedder is None else binding_of(self._embedder)
+            self._vault = Vault(path, binding=binding, read_only=read_only)
+        except BaseException:
+            self._close_embedder()
+            raise
+        self.path = self._vault.path
+        self.read_only = read_only
+
+    # ---- teaching
+
+    def add(
+        self,
+        images: ImageLike | Iterable[ImageLike],
+        labels: str | Iterable[str | None] | None = None,
+        *,
+        masks: MaskLike | Iterable[MaskLike | None] | None = None,
+        ids: int | Iterable[int] | None = None,
+        sources: str | Iterable[str | None] | None = None,
+        progress: Callable[[int, int | None], None] | None = None,
+    ) -> list[int]:
+        """Remembers images: all of them, or on any error none.
+
+        Args:
+            images: one image (path, bytes, PIL image, array), or any iterable of them; an array
+                (N, H, W, C) counts as N. Read one at a time.
+            labels: one for all, or one (or None) per image; at most 1,000 characters each.
+            masks: (H, W) class values in 0..255 at the image's own size (after EXIF rotation), one
+                (or None) per image. `segment` needs them; nothing else does.
+            ids: in [1, 2**63) and not in use; random if None, which tells nothing about order.
+            sources: where the images come from, one for all or one (or None) per image. Unless
+                given, an image that is a path has its absolute path as source.
+            progress: called after each image with (done, total), total None if not known.
+
+        Returns:
+            The ids, in the order of the images. Cost: one run of the model per image, a second
+            one per mask.
+
+        Raises:
+            ImageError: an image cannot be used; the message names its position.
+            InputError: a label, mask, id or source does not fit, or the counts differ.
+            VaultFullError, VaultReadOnlyError, VaultLockedError: it cannot be written.
+            EmbedderMismatchError: the model is not the vault's.
+        """
+        self._check_writable()
+        alone = is_image_like(images) and not (isinstance(images, np.ndarray) and images.ndim == 4)
+        if not alone and not isinstance(images, Iterable):
+            raise InputError(
+                f"images is a {type(images).__name__}, wanted a path, bytes, a PIL image, an "
+                "array, or an iterable of them"
+            )
+        batch = [cast(ImageLike, images)] if alone else cast(Iterable[ImageLike], images)
+        if alone and masks is not None and np.ndim(cast(Any, masks)) == 2:
+            masks = [cast(MaskLike, masks)]
+        if alone and isinstance(ids, (int, np.integer)):
+            ids = [int(ids)]
+        total = len(batch) if isinstance(batch, Sized) else None
+        columns = {
+            "labels": Column("labels", labels, total, everywhere=(str,)),
+            "masks": Column("masks", masks, total),
+            "ids": Column("ids", ids, total),
+            "sources": Column("sources", sources, total, everywhere=(str,)),
+        }
+        records: list[Record] = []
+        taken: set[int] = set()
+        now = int(time.time())
+        for at, image in enumerate(batch):
+            row = {name: column.next() for name, column in columns.items()}
+            try:
+                item = self._new_item(image, row, taken, now)
+                records.append(self._see(image, item, row["masks"]))
+            except (ImageError, InputError) as error:
+                if alone:
+                    raise
+                raise type(error)(f"images[{at}]: {error}") from error
+            if progress is not None:
+                progress(at + 1, total)
+        for column in columns.values():
+            column.end(len(records))
+        with self._lock:
+            self._vault.add(records)
+            if self._index is not None:
+                added = np.array([record.item.id for record in records], dtype=np.int64)
+                if records:
+                    self._index.add(added, np.stack([record.vector for record in records]))
+                self._items.update((record.item.id, record.item) for record in records)
+                self._calibration = None
+                self._state = self._vault.state()
+        return [record.item.id for record in records]
+
+    def _new_item(
+        self, image: ImageLike, row: Mapping[str, Any], taken: set[int], now: int
+    ) -> Item:
+        label, id_, source = row["labels"], row["ids"], row["sources"]
+        check_label(label)
+        if source is None and isinstance(image, (str, os.PathLike)):
+            source = source_of(image)
+        check_source(source)
+        if id_ is not None:
+            id_ = plain_id(id_)
+            if id_ in taken or self._vault.held([id_]):
+                raise InputError(
+                    f"id {id_} is in use; nothing was added: give another, or none for a random one"
+                )
+        while id_ is None or id_ == 0 or (row["ids"] is None and self._vault.held([id_])):
+            id_ = secrets.randbits(63)
+        taken.add(id_)
+        return Item(id_, label, source, now)
+
+    def _see(self, image: ImageLike, item: Item, mask: MaskLike | None) -> Record:
+        """Embeds an image that is to be remembered, with patches if there is a mask."""
+        vector = self._embed(image).cls[0].astype(np.float16)
+        if mask is None:
+            return Record(item, vector)
+        fitted = self._fit(image, mask)
+        patches = self._embed(image, view="whole").patches[0]  # (h, w, P)
+        return Record(item, vector, quantize_patches(patches), fitted)
+
+    # ---- asking
+
+    def neighbors(
+        self, image: ImageLike, k: int = 10, *, label: str | None = None
+    ) -> tuple[Neighbor, ...]:
+        """Finds what is remembered and most like an image.
+
+        Args:
+            image: path, bytes, PIL image or array.
+            k: at least 1.
+            label: only among items of this label.
+
+        Returns:
+            At most k, the most similar first, equal similarities by smaller id.
+
+        Raises:
+            ImageError: the image cannot be used.
+            InputError: `k` is not a whole number of at least 1.
+            ItemNotFoundError: no item has this label.
+        """
+        check_k(k)
+        query = self._embed(image).cls[0]
+        with self._lock:
+            index = self._synced()
+            keep = None
+            if label is not None:
+                keep = self._mask_of(lambda item: item.label == label)
+                if not keep.any():
+                    raise ItemNotFoundError(self._unknown("label", label))
+            return self._nearest(index, query, k, keep)
+
+    def classify(self, image: ImageLike, k: int = 20) -> Answer:
+        """Names what an image shows, by the votes of the k nearest items that have a label.
+
+        Args:
+            image: path, bytes, PIL image or array.
+            k: at least 1; fewer vote if fewer items have a label.
+
+        Returns:
+            See `Answer`; `vote.py` has the rules. The first call after a change costs up to 2,000
+            searches, for `is_novel`.
+
+        Raises:
+            ImageError: the image cannot be used.
+            InputError: `k` is not a whole number of at least 1.
+        """
+        check_k(k)
+        query = self._embed(image).cls[0]
+        with self._lock:
+            index = self._synced()
+            nearest = self._nearest(index, query, 1, None)
+            voters = self._nearest(index, query, k, self._mask_of(lambda i: i.label is not None))
+            if self._calibration is None:
+                self._calibration = index.nearest_others()
+            calibration = self._calibration
+        labels = [neighbor.label for neighbor in voters if neighbor.label is not None]
+        votes = vote([neighbor.similarity for neighbor in voters], labels)
+        label = next(iter(votes), None)
+        unlike = is_novel(nearest[0].similarity if nearest else None, calibration)
+        return Answer(
+            label=label,
+            confidence=0.0 if label is None else votes[label],
+            votes=votes,
+            neighbors=voters,
+            is_novel=label is None or unlike,
+        )
+
+    def segment(
+        self,
+        image: ImageLike,
+        *,
+        prompt: Prompt | Sequence[Prompt] | None = None,
+        protocol: Literal["exact", "paper"] = "exact",
+    ) -> Regions:
+        """Says for every pixel which taught class it belongs to.
+
+        Args:
+            image: path, bytes, PIL image or array.
+            prompt: one example (image, mask) or several; masks are (H, W) class values in 0..255
+                at their image's own size. Nothing of it is remembered. None asks the memory: all
+                items that were added with a mask.
+            protocol: with a prompt, "exact" or the published rule "paper"; see `segment.py`.
+
+        Returns:
+            See `Regions`; at the image's own size. Without a prompt the cost is one pass over the
+            remembered masks.
+
+        Raises:
+            ImageError: an image cannot be used.
+            InputError: a mask does not fit, the protocol is unknown, or no item has a mask.
+        """
+        if protocol not in ("exact", "paper"):
+            raise InputError(f"protocol is {protocol!r}, wanted 'exact' or 'paper'")
+        self._check_open()
+        height, width = load_image(image).shape[:2]
+        if prompt is not None:
+            pairs = [self._prompt(pair) for pair in pairs_of(prompt)]
+            query = self._embed(image, view="whole").patches[0]
+            return in_context(query, pairs, size=(height, width), protocol=protocol)
+        query = self._embed(image, view="whole").patches[0]
+        patches, masks = self._vault.load_dense()
+        side, patch = self._vault.binding.side, self._vault.binding.patch_size
+        pixels = [mask_patches(mask, patch) for mask in masks]
+        bank = np.concatenate(pixels) if pixels else np.empty((0, patch, patch), dtype=np.uint8)
+        if len(masks) and bank.shape[0] != patches.shape[0] * patches.shape[1]:
+            raise ModelError(f"{side} pixels do not hold {patches.shape[1]} patches of {patch}")
+        return from_memory(query, restore_patches(patches), bank, size=(height, width))
+
+    # ---- forgetting
+
+    def plan_delete(
+        self,
+        ids: int | Iterable[int] | None = None,
+        *,
+        label: str | None = None,
+        source: str | os.PathLike[str] | None = None,
+        similar_to: ImageLike | None = None,
+        min_similarity: float = 0.9,
+    ) -> tuple[Item, ...]:
+        """Says what `delete` with the same arguments would erase, and changes nothing.
+
+        Args:
+            ids: one or several; an empty iterable selects nothing.
+            label: all items of this label.
+            source: all items of this source: the text as it was stored, or else the path that
+                it is from here, made absolute as `add` does.
+            similar_to: all items at least `min_similarity` like this image; maybe none.
+            min_similarity: in [-1, 1].
+
+        Returns:
+            The items, ascending by id.
+
+        Raises:
+            InputError: not exactly one of the four was given, or a value does not fit.
+            ItemNotFoundError: an id, the label or the source is not in the memory.
+            ImageError: `similar_to` cannot be used.
+        """
+        given = {"ids": ids, "label": label, "source": source, "similar_to": similar_to}
+        names = [name for name, value in given.items() if value is not None]
+        if len(names) != 1:
+            raise InputError(
+                f"{' and '.join(names) or 'nothing'} given, wanted exactly one of ids, label, "
+                "source and similar_to; delete one after the other"
+            )
+        self._check_open()
+        if similar_to is not None:
+            return self._similar(similar_to, min_similarity)
+        with self._lock:
+            if ids is not None:
+                return self._by_id(ids)
+            items = list(self._vault.items())
+        if label is not None:
+            chosen = tuple(item for item in items if item.label == label)
+        else:
+            text = os.fspath(cast("str | os.PathLike[str]", source))
+            chosen = tuple(item for item in items if item.source == text)
+            if not chosen:
+                chosen = tuple(item for item in items if item.source == source_of(text))
+        if not chosen:
+            raise ItemNotFoundError(self._unknown(names[0], given[names[0]]))
+        return chosen
+
+    def delete(
+        self,
+        ids: int | Iterable[int] | None = None,
+        *,
+        label: str | None = None,
+        source: str | os.PathLike[str] | None = None,
+        similar_to: ImageLike | None = None,
+        min_similarity: float = 0.9,
+    ) -> ErasureReport:
+        """Erases items: all that are selected, or on any error none.
+
+        When it returns, the items are gone from every later answer, here and in processes that
+        have the vault open for reading; the vault's file has been written anew without them and
+        the old one zeroed; and all files of the vault have been searched for remains.
+
+        Args:
+            ids: see `plan_delete`, as for the others.
+            label: of all items to erase.
+            source: of all items to erase.
+            similar_to: an image like all items to erase.
+            min_similarity: for `similar_to`.
+
+        Returns:
+            What was erased and what was checked. If nothing is similar enough, or `ids` is empty,
+            nothing is erased and nothing checked. `purged` is False if more than `purge_limit`
+            items are left or the system refused the purge (the log says why); then remains may be
+            found, and the next opening for writing finishes it.
+
+        Raises:
+            InputError: not exactly one selector, or a value does not fit.
+            ItemNotFoundError: an id, the label or the source is not in the memory.
+            VaultReadOnlyError, VaultFullError, VaultLockedError: nothing was deleted.
+        """
+        self._check_writable()
+        with self._lock:
+            chosen = self.plan_delete(
+                ids,
+                label=label,
+                source=source,
+                similar_to=similar_to,
+                min_similarity=min_similarity,
+            )
+            erased = tuple(item.id for item in chosen)
+            purged = not self._vault.purge_pending
+            scan = ResidueScan(files=(), windows_checked=0, windows_found=0)
+            if erased:
+                values = list(self._vault.values(erased))
+                self._vault.delete(erased)
+                self._forget(erased)
+                purged = self._vault.count() <= self._purge_limit and self._vault.purge()
+                scan = self._scan(values)
+            remaining = self._vault.count()
+            if self._index is not None:
+                self._state = self._vault.state()
+        return ErasureReport(
+            erased_ids=erased,
+            remaining=remaining,
+            purged=purged,
+            files_scanned=scan.files,
+            windows_checked=scan.windows_checked,
+            windows_found=scan.windows_found,
+            out_of_reach=OUT_OF_REACH,
+        )
+
+    def _scan(self, values: Sequence[bytes]) -> ResidueScan:
+        self._vault.release_ledger()
+        try:
+            return scan_folder(self.path, values, entitled=self._vault.entitled)
+        except OSError as error:
+            if isinstance(error, VaultError):
+                raise
+            raise VaultError(
+                f"the items are deleted from {self.path}, but its files could not all be read to "
+                f"look for remains ({error})"
+            ) from error
+
+    def _forget(self, ids: Iterable[int]) -> None:
+        """Drops items from working memory."""
+        if self._index is not None:
+            self._index.remove(ids)
+        for id_ in ids:
+            self._items.pop(id_, None)
+        self._calibration = None
+
+    def _by_id(self, ids: int | Iterable[int]) -> tuple[Item, ...]:
+        several = list(ids) if isinstance(ids, Iterable) else [ids]
+        wanted = {plain_id(id_) for id_ in several}
+        chosen = tuple(self._vault.items(wanted))
+        missing = sorted(wanted.difference(item.id for item in chosen))
+        if missing:
+            raise ItemNotFoundError(
+                f"{self.path} holds no item with id {missing[0]} (nor {len(missing) - 1} other of "
+                f"the {len(wanted)} given); nothing was deleted"
+            )
+        return chosen
+
+    def _similar(self, image: ImageLike, min_similarity: float) -> tuple[Item, ...]:
+        if not isinstance(min_similarity, (int, float)) or not -1 <= min_similarity <= 1:
+            raise InputError(f"min_similarity is {min_similarity!r}, wanted a number in [-1, 1]")
+        query = self._embed(image).cls[0]
+        with self._lock:
+            index = self._synced()
+            ids, similarities = index.search(query, max(1, len(index)))
+            chosen = ids[similarities >= min_similarity].tolist()
+            return tuple(self._items[id_] for id_ in sorted(chosen))
+
+    # ---- looking
+
+    def items(self) -> Iterator[Item]:
+        """Gives all items ascending by id. Changes in between may show or not."""
+        self._check_open()
+        return self._vault.items()
+
+    def stats(self) -> MemoryStats:
+        """Counts what there is. One pass over the vault."""
+        self._check_open()
+        labels = Counter(item.label for item in self._vault.items() if item.label is not None)
+        binding = self._vault.binding
+        return MemoryStats(
+            items=self._vault.count(),
+            labels=dict(sorted(labels.items())),
+            masks=self._vault.count_dense(),
+            bytes_on_disk=sum(entry.stat().st_size for entry in self.path.iterdir()),
+            embedder_name=binding.name,
+            embedder_sha256=binding.sha256,
+            format_version=FORMAT_VERSION,
+            purge_pending=self._vault.purge_pending,
+        )
+
+    def verify(self) -> VerifyReport:
+        """Reads the whole vault and checks it: SQLite's own check, sizes, ids, numbers, model.
+
+        Raises:
+            VaultLockedError: another process is writing all the time.
+        """
+        self._check_open()
+        problems = self._vault.problems()
+        if problems:
+            return VerifyReport(ok=False, problems=tuple(problems), items=0, masks=0)
+        items, masks = self._vault.count(), self._vault.count_dense()
+        return VerifyReport(ok=True, problems=(), items=items, masks=masks)
+
+    def __len__(self) -> int:
+        self._check_open()
+        return self._vault.count()
+
+    def __repr__(self) -> str:
+        if self._closed:
+            return f"VisualMemory({str(self.path)!r}, closed)"
+        name = self._vault.binding.name
+        return f"VisualMemory({str(self.path)!r}, embedder={name!r}, read_only={self.read_only})"
+
+    def close(self) -> None:
+        """Zeroes the index, closes the vault and gives up the right to write. Again is fine."""
+        with self._lock:
+            if self._closed:
+                return
+            self._closed = True
+            if self._index is not None:
+                self._index.clear()
+            self._index, self._calibration = None, None
+            self._items = {}
+            self._vault.close()
+            self._close_embedder()
+
+    def __enter__(self) -> VisualMemory:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    # ---- helpers
+
+    def _embed(self, image: ImageLike, *, view: View = "center") -> Embedding:
+        with self._lock:
+            self._check_open()
+            if self._embedder is None:
+                # A name that is not bundled falls back to the default, whose hash then differs.
+                name = self._vault.binding.name
+                known = name if name in bundled_models() else DEFAULT_MODEL
+                embedder = Embedder(known, device=self._device)
+                try:
+                    check_binding(self.path, self._vault.binding, binding_of(embedder))
+                except BaseException:
+                    embedder.close()
+                    raise
+                self._embedder = embedder
+            seen_by = self._embedder
+        embedding = seen_by.embed(image, view=view)
+        if not (np.isfinite(embedding.cls).all() and np.isfinite(embedding.patches).all()):
+            raise ModelError(f"{seen_by.manifest.name} gave numbers that are not finite")
+        return embedding
+
+    def _synced(self) -> Index:
+        """The index of what the vault holds now. The lock is held by the caller."""
+        self._check_open()
+        state = self._vault.state()
+        if self._index is None or state != self._state:
+            contents = self._vault.load()
+            ids = np.array([item.id for item in contents.items], dtype=np.int64)
+            if self._index is not None:
+                self._index.clear()
+            self._index = Index(ids, contents.vectors)
+            self._items = {item.id: item for item in contents.items}
+            self._calibration = None
+            self._state = state
+        return self._index
+
+    def _mask_of(self, keep: Callable[[Item], bool]) -> npt.NDArray[np.bool_]:
+        """(N,) for the rows of the index, which is in sync."""
+        index = cast(Index, self._index)
+        flags = (keep(self._items[id_]) for id_ in index.ids.tolist())
+        return np.fromiter(flags, dtype=np.bool_, count=len(index))
+
+    def _nearest(
+        self,
+        index: Index,
+        query: npt.NDArray[np.float32],
+        k: int,
+        keep: npt.NDArray[np.bool_] | None,
+    ) -> tuple[Neighbor, ...]:
+        ids, similarities = index.search(query, k, keep=keep)
+        found = zip(ids.tolist(), similarities.tolist(), strict=True)
+        return tuple(
+            Neighbor(id_, self._items[id_].label, similarity, self._items[id_].source)
+            for id_, similarity in found
+        )
+
+    def _fit(self, image: ImageLike, mask: MaskLike) -> npt.NDArray[np.uint8]:
+        """A mask of the image's own size, fitted to the model's square."""
+        height, width = load_image(image).shape[:2]
+        return fit_mask(mask, image_size=(height, width), side=self._vault.binding.side)
+
+    def _prompt(self, pair: Prompt) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.uint8]]:
+        image, mask = pair
+        fitted = self._fit(image, mask)
+        return self._embed(image, view="whole").patches[0], fitted
+
+    def _unknown(self, what: str, value: object) -> str:
+        return f"{self.path} holds no item with {what} {value!r:.200}; see stats() and items()"
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise VaultClosedError(f"the memory at {self.path} is closed; open it again")
+
+    def _check_writable(self) -> None:
+        self._check_open()
+        self._vault.check_writable()
+
+    def _close_embedder(self) -> None:
+        if self._owned and self._embedder is not None:
+            self._embedder.close()
+        self._embedder = None

@@ -1,0 +1,97 @@
+"""Neighbors to an answer: which label, how sure, and whether the image is unlike all known ones.
+
+Takes similarities and labels from `index.py` by way of `memory.py`, gives the shares of an
+`Answer`. Pure arithmetic on small arrays: the same neighbors give the same answer to the last bit,
+whatever else the memory ever held.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from procmem.errors import InputError
+
+TEMPERATURE = 0.07
+"""Of the vote's weights, as in the k-NN protocol of "Separating Knowledge and Perception with
+Procedural Data" (ICML 2025), which takes it from DINO."""
+
+NOVELTY_LEVEL = 0.05
+"""An image of a remembered kind is called novel this often, at most."""
+
+
+def vote(
+    similarities: Sequence[float], labels: Sequence[str], *, temperature: float = TEMPERATURE
+) -> dict[str, float]:
+    """Lets neighbors vote for their labels, each with the weight exp(similarity / temperature).
+
+    Args:
+        similarities: of the K neighbors to the query, largest first, finite.
+        labels: one per neighbor.
+        temperature: above 0; smaller trusts the nearest more.
+
+    Returns:
+        Every label's share of the vote, largest first; the shares sum to 1 within rounding. Equal
+        shares stand in the order of each label's nearest neighbor. Empty without neighbors.
+
+    Raises:
+        InputError: the two sequences differ in length, or the temperature is not above 0.
+    """
+    if len(similarities) != len(labels):
+        raise InputError(
+            f"{len(similarities)} similarities and {len(labels)} labels, wanted one label each"
+        )
+    if not temperature > 0:
+        raise InputError(f"temperature is {temperature}, wanted a number above 0")
+    if not labels:
+        return {}
+    # The largest exponent becomes 0, so that no weight overflows and their sum is at least 1.
+    largest = max(similarities)
+    weights = [math.exp((similarity - largest) / temperature) for similarity in similarities]
+    by_label: dict[str, list[float]] = {}
+    for label, weight in zip(labels, weights, strict=True):
+        by_label.setdefault(label, []).append(weight)
+    total = math.fsum(weights)
+    shares = {label: math.fsum(own) / total for label, own in by_label.items()}
+    # sorted() is stable: labels of equal share stay in the order of their first neighbor.
+    return dict(sorted(shares.items(), key=lambda entry: -entry[1]))
+
+
+def novelty_p_value(similarity: float, calibration: npt.NDArray[np.float32]) -> float:
+    """How usual it is for a remembered item to be as far from its nearest as the query is.
+
+    The conformal p-value (Vovk, Gammerman and Shafer, "Algorithmic Learning in a Random World",
+    2005): (1 + how many calibration values are at most `similarity`) / (n + 1). If the query is
+    drawn like the remembered images, it is at most p with probability p.
+
+    Args:
+        similarity: of the query to its nearest remembered item.
+        calibration: (n,) of remembered items to their nearest other item, from
+            `Index.nearest_others`; n may be 0.
+
+    Returns:
+        In (0, 1]. Never below 1 / (n + 1).
+    """
+    return float(1 + np.count_nonzero(calibration <= similarity)) / (len(calibration) + 1)
+
+
+def is_novel(
+    similarity: float | None,
+    calibration: npt.NDArray[np.float32],
+    *,
+    level: float = NOVELTY_LEVEL,
+) -> bool:
+    """Whether an image is less like its nearest neighbor than remembered ones are to theirs.
+
+    With fewer than 19 calibration values the p-value cannot come down to 0.05, and nothing is
+    called novel but an image that meets an empty memory.
+
+    Args:
+        similarity: of the query to its nearest remembered item; None if the memory is empty.
+        calibration: (n,), see `novelty_p_value`.
+        level: the largest p-value that counts as novel.
+    """
+    return similarity is None or novelty_p_value(similarity, calibration) <= level

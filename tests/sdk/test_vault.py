@@ -1,0 +1,591 @@
+"""The vault's promises: durability, one writer, many readers, and clear refusals."""
+
+from __future__ import annotations
+
+import errno
+import os
+import random
+import shutil
+import signal
+import sqlite3
+import stat
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+
+import numpy as np
+import pytest
+
+from procmem.errors import (
+    EmbedderMismatchError,
+    InputError,
+    ItemNotFoundError,
+    VaultClosedError,
+    VaultError,
+    VaultFormatError,
+    VaultFullError,
+    VaultLockedError,
+    VaultReadOnlyError,
+)
+from procmem.vault import Binding, Item, Record, Vault
+
+BINDING = Binding("ab" * 32, "toy", cls_dim=48, patch_dim=12, side=32, patch_size=8)
+OTHER = Binding("cd" * 32, "other", cls_dim=48, patch_dim=12, side=32, patch_size=8)
+
+# What the processes below need to make records, each a function of its id.
+PRELUDE = """
+import sys
+import numpy as np
+from procmem.vault import Binding, Item, Record, Vault
+BINDING = Binding("ab" * 32, "toy", cls_dim=48, patch_dim=12, side=32, patch_size=8)
+def record(id_):
+    vector = np.random.default_rng(id_).standard_normal(48).astype(np.float16)
+    return Record(Item(id_, f"label {id_}", f"/photos/{id_}.jpg", 5), vector)
+"""
+
+
+def record(id_, *, label="cat", source=None, dense=False):
+    random_ = np.random.default_rng(id_)
+    vector = random_.standard_normal(48).astype(np.float16)
+    patches = random_.integers(-127, 128, (16, 12)).astype(np.int8) if dense else None
+    mask = random_.integers(0, 3, (32, 32)).astype(np.uint8) if dense else None
+    return Record(Item(id_, label, source, 1_700_000_000), vector, patches, mask)
+
+
+def start(script, *arguments):
+    """Runs a script in another process, line by line connected to the test."""
+    return subprocess.Popen(
+        [sys.executable, "-c", PRELUDE + textwrap.dedent(script), *map(str, arguments)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+    )
+
+
+def stop(process):
+    process.kill()
+    process.wait()
+    process.stdin.close()
+    process.stdout.close()
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A closed vault of ten items, four of them with a mask."""
+    vault = Vault(tmp_path / "v", binding=BINDING)
+    vault.add([record(id_, dense=id_ % 3 == 0, source=f"/p/{id_}.jpg") for id_ in range(1, 13)])
+    vault.close()
+    return tmp_path / "v"
+
+
+@pytest.fixture
+def vault(folder):
+    vault = Vault(folder)
+    yield vault
+    vault.close()
+
+
+def ids_of(vault):
+    return [item.id for item in vault.items()]
+
+
+# ---- what is stored
+
+
+def test_everything_comes_back_as_it_went_in(folder):
+    with_dense = [record(id_, dense=True) for id_ in (3, 6, 9, 12)]
+    vault = Vault(folder, read_only=True)
+    contents = vault.load()
+    patches, masks = vault.load_dense()
+    vault.close()
+    assert contents.items == tuple(
+        Item(id_, "cat", f"/p/{id_}.jpg", 1_700_000_000) for id_ in range(1, 13)
+    )
+    expected = np.stack([record(id_).vector for id_ in range(1, 13)])
+    assert contents.vectors.tobytes() == expected.tobytes()
+    assert patches.tobytes() == b"".join(one.patches.tobytes() for one in with_dense)
+    assert masks.tobytes() == b"".join(one.mask.tobytes() for one in with_dense)
+
+
+@pytest.mark.parametrize("source", ["a\udcff.jpg", "\ud800x", "\ud83d\ude00", "日本/é.jpg", "🐈"])
+def test_no_character_of_a_file_name_is_lost(vault, source):
+    vault.add([record(100, source=source)])
+    assert next(iter(vault.items([100]))).source == source
+    assert vault.problems() == []
+
+
+def test_the_smallest_and_the_largest_id_are_kept(vault):
+    vault.add([record(2**63 - 1)])
+    assert ids_of(vault)[-1] == 2**63 - 1
+
+
+def test_the_tables_have_no_index_and_no_memory_of_ids(folder):
+    connection = sqlite3.connect(folder / "ledger.sqlite")
+    names = connection.execute("SELECT type, name FROM sqlite_master ORDER BY name").fetchall()
+    connection.close()
+    assert names == [("table", "dense"), ("table", "items"), ("table", "meta")]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="POSIX permissions")
+def test_folder_and_files_are_private(vault, folder):
+    vault.delete([1])
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+    modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in folder.iterdir()}
+    assert set(modes.values()) == {0o600}, modes
+    assert vault.purge()
+    assert stat.S_IMODE((folder / "ledger.sqlite").stat().st_mode) == 0o600
+
+
+# ---- all or nothing
+
+
+def test_add_of_a_held_id_adds_nothing(vault):
+    with pytest.raises(InputError, match="id 5 "):
+        vault.add([record(100), record(5)])
+    assert vault.count() == 12
+
+
+def test_add_of_one_id_twice_adds_nothing(vault):
+    with pytest.raises(InputError, match="id 100 "):
+        vault.add([record(100), record(100)])
+    assert vault.count() == 12
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        Record(Item(0, None, None, 0), np.zeros(48, np.float16)),
+        Record(Item(2**63, None, None, 0), np.zeros(48, np.float16)),
+        Record(Item(50, "", None, 0), np.zeros(48, np.float16)),
+        Record(Item(50, "a\0b", None, 0), np.zeros(48, np.float16)),
+        Record(Item(50, None, "s" * 32_768, 0), np.zeros(48, np.float16)),
+        Record(Item(50, None, None, 0), np.zeros(47, np.float16)),
+        Record(Item(50, None, None, 0), np.full(48, np.inf, np.float16)),
+        Record(
+            Item(50, None, None, 0),
+            np.zeros(48, np.float16),
+            np.zeros((16, 12), np.int8),
+            np.zeros((31, 32), np.uint8),
+        ),
+    ],
+)
+def test_add_of_a_record_that_does_not_fit_adds_nothing(vault, bad):
+    with pytest.raises(InputError):
+        vault.add([record(100), bad])
+    assert vault.count() == 12
+
+
+def test_delete_of_an_unknown_id_deletes_nothing(vault):
+    with pytest.raises(ItemNotFoundError, match="id 77 "):
+        vault.delete([1, 77])
+    assert vault.count() == 12
+    assert not vault.purge_pending
+
+
+def test_a_full_disk_adds_nothing(vault):
+    pages = vault._rows("PRAGMA page_count")[0][0]
+    vault._rows(f"PRAGMA max_page_count={pages + 2}")
+    with pytest.raises(VaultFullError, match="no room"):
+        vault.add([record(id_, dense=True) for id_ in range(100, 200)])
+    assert ids_of(vault) == list(range(1, 13))
+    assert vault.problems() == []
+    vault._rows("PRAGMA max_page_count=1000000")
+    vault.add([record(100)])
+    assert vault.count() == 13
+
+
+def test_a_purge_without_room_stays_pending_and_is_finished_later(vault, folder, monkeypatch):
+    def no_room(connection, path):
+        raise sqlite3.OperationalError("database or disk is full")
+
+    vault.delete([1, 2])
+    with monkeypatch.context() as patched:
+        patched.setattr("procmem.vault.write_copy", no_room)
+        assert not vault.purge()
+    assert vault.purge_pending
+    vault.close()
+    again = Vault(folder)
+    assert not again.purge_pending
+    assert ids_of(again) == list(range(3, 13))
+    again.close()
+
+
+# ---- crashes
+
+
+def test_the_marker_makes_the_next_opening_finish_the_purge(vault, folder):
+    secret = record(4).vector.tobytes()
+    vault.delete([4])
+    raw = folder / "ledger.sqlite"
+    # As after a crash between commit and purge: the marker stands, a page still has old bytes.
+    vault.close()
+    with raw.open("ab") as file:
+        file.write(secret)
+    assert (folder / "PURGE_PENDING").exists()
+    again = Vault(folder)
+    again.close()
+    assert not (folder / "PURGE_PENDING").exists()
+    assert secret not in raw.read_bytes()
+
+
+def test_leftovers_of_a_dead_purge_are_removed(folder):
+    for name in ("ledger.sqlite.tmp", "ledger.sqlite.tmp-journal", "ledger.sqlite.retired"):
+        (folder / name).write_bytes(b"private" * 100)
+    Vault(folder).close()
+    assert sorted(path.name for path in folder.iterdir()) == ["LOCK", "ledger.sqlite"]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="hard links")
+def test_a_leftover_name_of_the_living_ledger_costs_no_item(folder):
+    os.link(folder / "ledger.sqlite", folder / "ledger.sqlite.retired")
+    vault = Vault(folder)
+    assert vault.count() == 12
+    assert not (folder / "ledger.sqlite.retired").exists()
+    vault.close()
+
+
+def test_a_creation_that_died_is_begun_anew(tmp_path):
+    (tmp_path / "LOCK").write_bytes(b"")
+    (tmp_path / "ledger.sqlite.tmp").write_bytes(b"half")
+    vault = Vault(tmp_path, binding=BINDING)
+    assert vault.count() == 0
+    vault.close()
+
+
+@pytest.mark.skipif(os.name == "nt", reason="SIGKILL")
+def test_sigkill_loses_no_acknowledged_add_and_resurrects_no_delete(tmp_path):
+    script = """
+    vault = Vault(sys.argv[1], binding=BINDING)
+    id_ = int(sys.argv[2])
+    print("ready", flush=True)
+    while True:
+        id_ += 1
+        vault.add([record(id_)])
+        print("add", id_, flush=True)
+        if id_ % 3 == 0:
+            print("deleting", id_ - 1, flush=True)
+            vault.delete([id_ - 1])
+            print("delete", id_ - 1, flush=True)
+            vault.purge()
+    """
+    moments = random.Random(5)
+    added, deleted, unsure = set(), set(), set()
+    first = 0
+    for _ in range(8):
+        process = start(script, tmp_path / "v", first)
+        assert process.stdout.readline() == "ready\n"
+        time.sleep(moments.uniform(0.0, 0.25))
+        process.send_signal(signal.SIGKILL)
+        for line in process.stdout.read().splitlines():
+            verb, id_ = line.split()
+            {"add": added, "deleting": unsure, "delete": deleted}[verb].add(int(id_))
+        stop(process)
+        vault = Vault(tmp_path / "v")
+        held = set(ids_of(vault))
+        assert vault.problems() == []
+        assert not vault.purge_pending
+        vault.close()
+        assert added - unsure <= held
+        assert not deleted & held
+        raw = (tmp_path / "v" / "ledger.sqlite").read_bytes()
+        assert not any(record(id_).vector.tobytes() in raw for id_ in deleted)
+        # What was in flight when the process died may have gone either way.
+        deleted |= unsure - held
+        added |= held
+        first = max(added | held | {first}) + 1
+    assert len(added) > 8
+
+
+# ---- one writer, many readers
+
+
+def test_a_second_writer_in_the_same_process_is_refused(vault, folder):
+    with pytest.raises(VaultLockedError, match="this process"):
+        Vault(folder)
+
+
+def test_a_second_writer_in_another_process_is_refused_and_named(folder):
+    process = start("vault = Vault(sys.argv[1]); print('ready', flush=True); input()", folder)
+    try:
+        assert process.stdout.readline() == "ready\n"
+        with pytest.raises(VaultLockedError, match=f"process {process.pid};"):
+            Vault(folder)
+    finally:
+        stop(process)
+    Vault(folder).close()  # the lock ended with the process
+
+
+def test_close_gives_the_lock_up(folder):
+    Vault(folder).close()
+    Vault(folder).close()
+
+
+def test_a_refused_opening_keeps_no_lock(folder):
+    with pytest.raises(EmbedderMismatchError):
+        Vault(folder, binding=OTHER)
+    Vault(folder).close()
+
+
+def test_a_reader_in_another_process_sees_a_delete_at_its_next_query(vault, folder):
+    script = """
+    vault = Vault(sys.argv[1], read_only=True)
+    for line in sys.stdin:
+        print(*[item.id for item in vault.load().items], flush=True)
+    """
+    process = start(script, folder)
+
+    def ask():
+        process.stdin.write("?\n")
+        process.stdin.flush()
+        return [int(word) for word in process.stdout.readline().split()]
+
+    try:
+        assert ask() == list(range(1, 13))
+        vault.delete([1])
+        assert ask() == list(range(2, 13))
+        assert vault.purge()
+        assert ask() == list(range(2, 13))
+        vault.delete([2])
+        assert vault.purge()
+        assert ask() == list(range(3, 13))
+        vault.add([record(40)])
+        assert ask() == [*range(3, 13), 40]
+    finally:
+        stop(process)
+
+
+def test_a_reader_s_state_changes_with_every_change(vault, folder):
+    reader = Vault(folder, read_only=True)
+    states = {reader.state()}
+    vault.add([record(50)])
+    states.add(reader.state())
+    vault.delete([50])
+    states.add(reader.state())
+    vault.purge()
+    states.add(reader.state())
+    assert reader.state() in states
+    reader.close()
+    assert len(states) == 4
+
+
+def test_readers_and_a_purging_writer_in_threads_never_fail(vault, folder):
+    reader = Vault(folder, read_only=True)
+    failures = []
+    done = threading.Event()
+
+    def read():
+        try:
+            while not done.is_set():
+                assert set(range(2, 13)) <= set(ids_of(reader))
+        except BaseException as error:  # reported by the test's thread
+            failures.append(error)
+
+    thread = threading.Thread(target=read)
+    thread.start()
+    for id_ in (1, 101, 102, 103):
+        if id_ > 100:
+            vault.add([record(id_)])
+        vault.delete([id_])
+        assert vault.purge()
+    done.set()
+    thread.join()
+    reader.close()
+    assert failures == []
+
+
+def test_a_reader_writes_nothing_at_all(folder):
+    before = {path.name: (path.read_bytes(), path.stat().st_mtime_ns) for path in folder.iterdir()}
+    reader = Vault(folder, read_only=True)
+    reader.load()
+    assert reader.problems() == []
+    for change in (lambda: reader.add([record(50)]), lambda: reader.delete([1]), reader.purge):
+        with pytest.raises(VaultReadOnlyError, match="read_only"):
+            change()
+    reader.close()
+    after = {path.name: (path.read_bytes(), path.stat().st_mtime_ns) for path in folder.iterdir()}
+    assert after == before
+
+
+@pytest.mark.skipif(os.name == "nt", reason="POSIX permissions")
+@pytest.mark.skipif(hasattr(os, "geteuid") and os.geteuid() == 0, reason="root may write anywhere")
+def test_a_read_only_folder_can_be_read_but_not_written(folder):
+    folder.chmod(0o500)
+    (folder / "LOCK").chmod(0o400)
+    try:
+        with pytest.raises(VaultReadOnlyError, match="read_only=True"):
+            Vault(folder)
+        reader = Vault(folder, read_only=True)
+        assert reader.count() == 12
+        reader.close()
+    finally:
+        folder.chmod(0o700)
+
+
+def test_a_read_only_file_system_is_named(folder, monkeypatch):
+    def refuse(*arguments, **options):
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr("procmem.lock.os.open", refuse)
+    with pytest.raises(VaultReadOnlyError, match="Read-only file system"):
+        Vault(folder)
+
+
+def test_a_hot_journal_is_left_to_the_writer(tmp_path):
+    script = """
+    vault = Vault(sys.argv[1], binding=BINDING)
+    vault.add([record(id_) for id_ in range(1, 2000)])
+    connection = vault._connection
+    connection.execute("PRAGMA cache_size=5")  # so that pages reach the file before the commit
+    connection.execute("BEGIN IMMEDIATE")
+    connection.execute("UPDATE items SET vector = zeroblob(96)")
+    print("ready", flush=True)
+    input()
+    """
+    process = start(script, tmp_path / "v")
+    assert process.stdout.readline() == "ready\n"
+    stop(process)
+    with pytest.raises(VaultReadOnlyError, match="stopped in mid-write"):
+        Vault(tmp_path / "v", read_only=True)
+    vault = Vault(tmp_path / "v")
+    assert vault.load().vectors[0].tobytes() == record(1).vector.tobytes()
+    vault.close()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_forked_child_is_refused(vault):
+    read_end, write_end = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            vault.count()
+            os.write(write_end, b"worked")
+        except VaultError as error:
+            os.write(write_end, str(error).encode())
+        finally:
+            vault.close()
+            os._exit(0)
+    os.waitpid(child, 0)
+    os.close(write_end)
+    with os.fdopen(read_end, "rb") as pipe:
+        assert b"used in its fork" in pipe.read()
+    assert vault.count() == 12
+    vault.add([record(60)])
+
+
+# ---- what is not a vault
+
+
+def test_use_after_close_is_refused(folder):
+    vault = Vault(folder)
+    vault.close()
+    vault.close()
+    for use in (vault.count, vault.load, lambda: vault.add([]), lambda: vault.delete([1])):
+        with pytest.raises(VaultClosedError, match="closed"):
+            use()
+
+
+def test_another_model_is_refused_with_both_hashes(folder):
+    with pytest.raises(EmbedderMismatchError) as caught:
+        Vault(folder, binding=OTHER)
+    assert BINDING.sha256 in str(caught.value)
+    assert OTHER.sha256 in str(caught.value)
+
+
+@pytest.mark.parametrize("read_only", [False, True])
+def test_a_missing_vault_is_not_made_without_a_model(tmp_path, read_only):
+    with pytest.raises(VaultFormatError, match="holds no vault"):
+        Vault(tmp_path / "none", read_only=read_only)
+    assert not (tmp_path / "none").exists()
+
+
+def test_a_path_that_is_a_file_is_refused(tmp_path):
+    (tmp_path / "file").write_bytes(b"x")
+    with pytest.raises(VaultFormatError, match="is a file"):
+        Vault(tmp_path / "file", binding=BINDING)
+
+
+def test_a_folder_of_other_files_is_refused_and_left_alone(tmp_path):
+    (tmp_path / "holiday.jpg").write_bytes(b"x")
+    with pytest.raises(VaultFormatError, match=r"holiday\.jpg"):
+        Vault(tmp_path, binding=BINDING)
+    assert [path.name for path in tmp_path.iterdir()] == ["holiday.jpg"]
+
+
+def test_a_newer_format_is_refused(folder):
+    connection = sqlite3.connect(folder / "ledger.sqlite")
+    connection.execute("PRAGMA user_version=2")
+    connection.close()
+    with pytest.raises(VaultFormatError, match=r"format version 2.*upgrade"):
+        Vault(folder)
+
+
+def test_a_foreign_sqlite_file_is_refused(tmp_path):
+    connection = sqlite3.connect(tmp_path / "ledger.sqlite")
+    connection.execute("CREATE TABLE contacts(name)")
+    connection.close()
+    with pytest.raises(VaultFormatError, match="not a procmem ledger"):
+        Vault(tmp_path, binding=BINDING)
+
+
+@pytest.mark.parametrize("statement", [
+    "CREATE TRIGGER t AFTER DELETE ON items BEGIN INSERT INTO meta VALUES(old.id, old.label); END",
+    "CREATE INDEX leak ON items(label)",
+    "CREATE VIEW v AS SELECT * FROM items",
+    "DROP TABLE dense",
+])  # fmt: skip
+def test_a_ledger_with_another_schema_is_refused(folder, statement):
+    connection = sqlite3.connect(folder / "ledger.sqlite")
+    connection.execute(statement)
+    connection.commit()
+    connection.close()
+    with pytest.raises(VaultFormatError, match="other tables"):
+        Vault(folder)
+
+
+@pytest.mark.parametrize("content", [b"", b"x", b"not a database at all" * 500])
+def test_garbage_is_refused(folder, content):
+    (folder / "ledger.sqlite").write_bytes(content)
+    with pytest.raises(VaultFormatError):
+        Vault(folder)
+    assert (folder / "ledger.sqlite").read_bytes() == content
+
+
+@pytest.mark.parametrize("share", [0.05, 0.3, 0.6, 0.95])
+def test_a_truncated_ledger_is_refused(folder, share):
+    data = (folder / "ledger.sqlite").read_bytes()
+    (folder / "ledger.sqlite").write_bytes(data[: int(share * len(data))])
+    with pytest.raises(VaultFormatError, match="damaged"):
+        Vault(folder)
+
+
+def test_a_damaged_row_is_named(folder):
+    connection = sqlite3.connect(folder / "ledger.sqlite")
+    connection.execute("UPDATE items SET vector = zeroblob(95) WHERE id = 4")
+    connection.commit()
+    connection.close()
+    vault = Vault(folder)
+    with pytest.raises(VaultFormatError, match="item 4"):
+        vault.load()
+    assert any("item 4" in problem for problem in vault.problems())
+    vault.close()
+
+
+def test_text_that_is_no_text_is_named_as_damage(folder):
+    connection = sqlite3.connect(folder / "ledger.sqlite")
+    connection.execute("UPDATE items SET label = CAST(x'ff' AS TEXT) WHERE id = 4")
+    connection.commit()
+    connection.close()
+    vault = Vault(folder)
+    with pytest.raises(VaultFormatError, match="damaged"):
+        list(vault.items())
+    vault.close()
+
+
+def test_a_ledger_replaced_behind_the_writer_s_back_is_noticed(vault, folder):
+    shutil.copy(folder / "ledger.sqlite", folder / "copy")
+    (folder / "copy").replace(folder / "ledger.sqlite")
+    with pytest.raises(VaultError, match="replaced by someone else"):
+        vault.add([record(99)])
