@@ -1,0 +1,161 @@
+"""Training state and weights on disk: safetensors and a manifest, written atomically.
+
+A run's folder holds `step-00001200.safetensors` with `step-00001200.json` beside it. The manifest
+is written last and pins the file's hash, so that a crash at any point leaves the old state or the
+new one. A *compact* checkpoint holds the teacher's weights (float16) and the readout only: what is
+exported, kept and carried between machines.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.metadata
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from procmem.errors import CheckpointError, InputError, ModelError
+from procmem.manifest import (
+    Manifest,
+    Origin,
+    Preprocessing,
+    check_kind,
+    manifest_path,
+    read_verified,
+    sha256_of_bytes,
+    write_bytes_atomically,
+    write_manifest,
+)
+from procmem_pretrain.config import TrainConfig
+from procmem_pretrain.vit import ARCHITECTURES, Perception, make_vit
+
+
+def save(
+    path: Path,
+    tensors: dict[str, Tensor],
+    *,
+    config: TrainConfig,
+    step: int,
+    program_set_sha256: str,
+    cls_dim: int,
+    patch_dim: int,
+    chain: tuple[tuple[str, str], ...] = (),
+) -> Manifest:
+    """Writes tensors and their manifest.
+
+    Args:
+        path: `<name>.safetensors`; the manifest goes beside it.
+        tensors: by name; any device, stored as they are.
+        config: of the run, stored in the manifest.
+        step: optimizer steps taken.
+        program_set_sha256: of the pool.
+        cls_dim: D of the model that export makes of it.
+        patch_dim: P.
+        chain: hashes of the files that these weights descend from.
+
+    Raises:
+        OSError: the folder cannot be written; older checkpoints are untouched.
+    """
+    data = safetensors.torch.save({k: v.detach().cpu().contiguous() for k, v in tensors.items()})
+    manifest = Manifest(
+        kind="checkpoint",
+        name=config.model,
+        file=path.name,
+        sha256=sha256_of_bytes(data),
+        architecture=ARCHITECTURES[config.model],
+        patch_size=16,
+        cls_dim=cls_dim,
+        patch_dim=patch_dim,
+        preprocessing=Preprocessing(),
+        origin=Origin(
+            process=config.process,
+            root_seed=config.root_seed,
+            program_set_sha256=program_set_sha256,
+            code_version=_code_version(),
+            steps=step,
+            images_seen=step * config.batch,
+            chain=chain,
+        ),
+        config=dataclasses.asdict(config),
+    )
+    write_bytes_atomically(path, data)
+    write_manifest(manifest, path.parent)
+    return manifest
+
+
+def load(path: Path) -> tuple[Manifest, dict[str, Tensor]]:
+    """Reads and verifies a checkpoint.
+
+    Raises:
+        CheckpointError: missing, damaged, or not a checkpoint; the message says which.
+    """
+    try:
+        manifest, data = read_verified(path)
+        check_kind(manifest, "checkpoint")
+        return manifest, safetensors.torch.load(data)
+    except (ModelError, InputError, safetensors.SafetensorError) as error:
+        raise CheckpointError(f"cannot load {path}: {error}") from error
+
+
+def latest(folder: Path) -> Path | None:
+    """The newest complete checkpoint of a run's folder, or None.
+
+    A file without a manifest is the rest of an interrupted write and is passed over.
+    """
+    complete = [p for p in folder.glob("step-*.safetensors") if manifest_path(p).is_file()]
+    return max(complete, default=None, key=lambda p: p.name)
+
+
+def remove_older(folder: Path, newest: Path) -> None:
+    """Deletes all checkpoints of a run but the newest."""
+    for path in folder.glob("step-*.safetensors"):
+        if path.name < newest.name:
+            # The manifest goes first: without it the weights do not count as a checkpoint.
+            manifest_path(path).unlink(missing_ok=True)
+            path.unlink(missing_ok=True)
+
+
+def load_perception(path: Path) -> tuple[Manifest, Perception]:
+    """The exportable model of a checkpoint, full or compact: teacher and readout, float32.
+
+    Raises:
+        CheckpointError: missing or damaged, without teacher weights, or of an architecture that
+            this procmem does not know.
+    """
+    manifest, tensors = load(path)
+    if manifest.name not in ARCHITECTURES:
+        raise CheckpointError(
+            f"{path} is of architecture {manifest.name!r}, known are {', '.join(ARCHITECTURES)}"
+        )
+    teacher = {
+        name.removeprefix("teacher/"): tensor.float()
+        for name, tensor in tensors.items()
+        if name.startswith("teacher/")
+    }
+    vit: Any = make_vit(manifest.name, root_seed=0, fixed_side=True)
+    try:
+        vit.load_state_dict(teacher)
+    except RuntimeError as error:
+        raise CheckpointError(f"{path} does not fit {manifest.name}: {error}") from error
+    weight, bias = tensors.get("readout/weight"), tensors.get("readout/bias")
+    return manifest, Perception(
+        vit, None if weight is None else weight.float(), None if bias is None else bias.float()
+    ).eval()
+
+
+def compact_tensors(vit: Any, weight: Tensor | None, bias: Tensor | None) -> dict[str, Tensor]:
+    """Teacher weights in float16 and the readout in float32, named as `load_perception` wants."""
+    tensors = {f"teacher/{k}": v.to(torch.float16) for k, v in vit.state_dict().items()}
+    if weight is not None and bias is not None:
+        tensors |= {"readout/weight": weight, "readout/bias": bias}
+    return tensors
+
+
+def _code_version() -> str:
+    try:
+        return importlib.metadata.version("procmem")
+    except importlib.metadata.PackageNotFoundError:  # run from a source tree
+        return "source"

@@ -1,0 +1,78 @@
+import math
+
+import pytest
+import torch
+from torch.nn.functional import normalize
+
+from procmem.errors import InputError
+from procmem_pretrain.descriptors import cell_descriptors, layout_targets, patch_targets
+from procmem_pretrain.losses import alignment, coding_rate, regression
+from procmem_pretrain.readout import fit_readout
+
+
+def random(*shape: int) -> torch.Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(1))
+
+
+def test_the_coding_rate_of_a_collapsed_batch_is_small() -> None:
+    same = normalize(random(1, 16), dim=1).repeat(64, 1)
+    # One direction of 16 has variance: log(1 + 16 / 0.5) / (16 log 3), by the definition.
+    assert coding_rate(same).item() == pytest.approx(math.log(33) / (16 * math.log(3)), rel=1e-4)
+
+
+def test_the_coding_rate_of_an_orthonormal_batch_is_one() -> None:
+    assert coding_rate(torch.eye(16)).item() == pytest.approx(1.0, rel=1e-5)
+
+
+def test_alignment_is_zero_for_equal_and_two_for_opposite_vectors() -> None:
+    vectors = normalize(random(8, 16), dim=1)
+    assert alignment(vectors, vectors).item() == pytest.approx(0.0, abs=1e-6)
+    assert alignment(vectors, -vectors).item() == pytest.approx(2.0, rel=1e-6)
+
+
+def test_the_regression_of_standardized_targets_is_zero() -> None:
+    target = 3 + 5 * random(64, 4)
+    exact = (target - target.mean(0)) / (target.std(0) + 1e-3)
+    assert regression(exact, target).item() == 0.0
+    assert regression(torch.zeros(64, 4), target).item() > 0.2
+
+
+def test_descriptors_tell_the_orientation_of_stripes() -> None:
+    x = torch.linspace(0, 40, 64)
+    vertical = (0.5 + 0.5 * torch.sin(x)).expand(1, 3, 64, 64)
+    cells = cell_descriptors(vertical)
+    turned = cell_descriptors(vertical.transpose(2, 3))
+    # The gradient of vertical stripes points along x, bin 0; turned by 90 degrees, 4.5 bins on.
+    assert cells[0, :9, 4, 4].argmax().item() == 0
+    assert turned[0, :9, 4, 4].argmax().item() in (4, 5)
+
+
+def test_patch_targets_are_row_major_over_the_patch_grid() -> None:
+    views = torch.zeros(1, 3, 64, 64)
+    views[:, :, 16:32, 48:] = 1.0  # patch row 1, column 3 of a 4 x 4 grid
+    targets = patch_targets(cell_descriptors(views))
+    mean_color = targets[0].reshape(16, 13, 4)[:, 10:].mean(dim=(1, 2))
+    assert mean_color.argmax().item() == 1 * 4 + 3
+
+
+def test_layout_targets_have_one_descriptor_for_each_place() -> None:
+    assert layout_targets(cell_descriptors(random(2, 3, 96, 96)), grid=4).shape == (2, 13 * 16)
+
+
+def test_the_readout_whitens_what_it_was_fitted_on() -> None:
+    features = random(500, 12) @ random(12, 12) + 3
+    weight, bias = fit_readout(features, dimension=5, ridge=0.0)
+    z = features @ weight.T + bias
+    assert torch.allclose(z.mean(0), torch.zeros(5), atol=1e-4)
+    assert torch.allclose(z.T @ z / 500, torch.eye(5), atol=1e-3)
+
+
+@pytest.mark.parametrize("dimension", [0, 13])
+def test_a_readout_of_impossible_width_is_refused(dimension: int) -> None:
+    with pytest.raises(InputError, match=f"dimension is {dimension}"):
+        fit_readout(random(50, 12), dimension=dimension)
+
+
+def test_a_readout_of_too_few_images_is_refused() -> None:
+    with pytest.raises(InputError, match="more than 8 images, got 5"):
+        fit_readout(random(5, 12), dimension=8)
