@@ -1,0 +1,165 @@
+import json
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from click.testing import CliRunner
+
+from procmem import Embedder
+from procmem.errors import CheckpointError, ExportError, InputError, ParityError
+from procmem.manifest import read_verified, sha256_of_bytes
+from procmem_export import export as conductor
+from procmem_export.cli import main
+from procmem_export.export import export
+from procmem_export.onnx_format import check_self_contained
+from procmem_export.parity import compare
+from procmem_pretrain import checkpoint
+from procmem_pretrain.config import TrainConfig
+from procmem_pretrain.vit import make_vit
+
+FOLDER_NAME = "exported"
+
+
+def write_checkpoint(folder: Path, *, seed: int) -> Path:
+    generator = torch.Generator().manual_seed(seed)
+    path = folder / f"vit-tiny-{seed}.safetensors"
+    checkpoint.save(
+        path,
+        checkpoint.compact_tensors(
+            make_vit("vit-tiny", root_seed=seed),
+            torch.randn(32, 3 * 192, generator=generator),
+            torch.randn(32, generator=generator),
+        ),
+        config=TrainConfig(),
+        step=1,
+        program_set_sha256="0" * 64,
+        cls_dim=32,
+        patch_dim=192,
+    )
+    return path
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_checkpoint(tmp_path_factory.mktemp("checkpoint"), seed=1)
+
+
+@pytest.fixture(scope="module")
+def exported(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The CLI's own export, made once: it takes seconds."""
+    output = tmp_path_factory.mktemp(FOLDER_NAME) / "vit-tiny.onnx"
+    result = CliRunner().invoke(
+        main, [str(source), "--out", str(output), "--probes", "4", "--json"]
+    )
+    assert result.exit_code == 0, result.output
+    document = json.loads(result.stdout)
+    assert document["sha256"] == sha256_of_bytes(output.read_bytes())
+    return output
+
+
+def test_the_exported_model_passes_the_gate_and_says_so(exported: Path) -> None:
+    manifest, _ = read_verified(exported)
+    assert manifest.parity["cls_cosine_min"] >= 0.9999
+    assert manifest.parity["patch_cosine_mean"] >= 0.9999
+    assert manifest.parity["nearest_agreement"] == 1.0
+
+
+def test_the_manifest_chains_the_model_to_its_checkpoint(source: Path, exported: Path) -> None:
+    manifest, _ = read_verified(exported)
+    assert manifest.kind == "onnx"
+    assert manifest.origin.chain[-1] == ("checkpoint", sha256_of_bytes(source.read_bytes()))
+
+
+def test_the_file_is_self_contained_and_names_no_path_of_this_machine(exported: Path) -> None:
+    data = exported.read_bytes()
+    check_self_contained(data)
+    for trace in (str(Path.home()), str(Path(conductor.__file__).parent), "site-packages"):
+        assert trace.encode() not in data
+
+
+def test_torch_and_the_sdk_give_the_same_embedding_of_another_image(
+    source: Path, exported: Path
+) -> None:
+    image = np.random.default_rng(0).integers(0, 256, (224, 300, 3), dtype=np.uint8)
+    _, model = checkpoint.load_perception(source)
+    with Embedder(exported, device="cpu") as embedder:
+        ours = embedder.embed(image)
+        from procmem.preprocess import center_view
+
+        view = torch.from_numpy(center_view(image, embedder.manifest.preprocessing))[None]
+    with torch.no_grad():
+        cls, patches = model(view)
+    # float32 through 12 blocks of 192 channels: errors grow to some 1e-5 of the values.
+    assert np.abs(cls.numpy() - ours.cls).max() < 1e-4
+    assert np.abs(patches.numpy() - ours.patches).max() < 1e-3 * np.abs(ours.patches).max()
+
+
+def test_a_model_of_other_weights_fails_the_gate_and_leaves_no_file(
+    exported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = write_checkpoint(tmp_path, seed=2)
+    monkeypatch.setattr(conductor, "to_onnx", lambda model, side: exported.read_bytes())
+    before = set(tmp_path.iterdir())
+    with pytest.raises(ParityError, match="no file was written"):
+        export(other, tmp_path / "other.onnx", probes=2)
+    assert set(tmp_path.iterdir()) == before
+
+
+def test_parity_of_a_model_with_itself_is_one(exported: Path) -> None:
+    with Embedder(exported, device="cpu") as embedder:
+        images = list(np.random.default_rng(0).integers(0, 256, (3, 64, 64, 3), dtype=np.uint8))
+        embedding = embedder.embed(images)
+    report = compare(embedding, embedding)
+    assert report.cls_cosine_min == pytest.approx(1.0, abs=1e-6)
+    assert report.nearest_agreement == 1.0
+
+
+def test_an_existing_file_is_kept_without_force(source: Path, exported: Path) -> None:
+    before = exported.read_bytes()
+    with pytest.raises(ExportError, match="give --force"):
+        export(source, exported)
+    assert exported.read_bytes() == before
+
+
+def test_a_misspelt_format_is_offered_the_right_name(source: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="did you mean 'onnx'"):
+        export(source, tmp_path / "x.onnx", format="onxn")
+
+
+def test_a_wrong_suffix_is_refused(source: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"wants the suffix \.onnx"):
+        export(source, tmp_path / "model.bin")
+
+
+def test_a_missing_checkpoint_is_one_line_and_exit_code_1(tmp_path: Path) -> None:
+    result = CliRunner().invoke(main, [str(tmp_path / "none.safetensors")])
+    assert result.exit_code == 1
+    assert result.stderr.startswith("error: cannot load")
+    assert result.stderr.count("\n") == 1
+
+
+def test_a_truncated_checkpoint_is_refused(tmp_path: Path) -> None:
+    path = write_checkpoint(tmp_path, seed=3)
+    path.write_bytes(path.read_bytes()[:1000])
+    with pytest.raises(CheckpointError, match="SHA-256"):
+        export(path, tmp_path / "x.onnx")
+
+
+def test_an_onnx_file_with_tensors_elsewhere_is_refused(exported: Path) -> None:
+    proto = onnx.load_model_from_string(exported.read_bytes())
+    tensor = proto.graph.initializer[0]
+    tensor.ClearField("raw_data")
+    tensor.data_location = onnx.TensorProto.EXTERNAL
+    entry = tensor.external_data.add()
+    entry.key, entry.value = "location", "../../etc/passwd"
+    with pytest.raises(ExportError):
+        check_self_contained(proto.SerializeToString())
+
+
+def test_an_onnx_file_of_a_foreign_domain_is_refused(exported: Path) -> None:
+    proto = onnx.load_model_from_string(exported.read_bytes())
+    proto.opset_import.add(domain="com.example", version=1)
+    with pytest.raises(ExportError, match=r"com\.example"):
+        check_self_contained(proto.SerializeToString())
