@@ -34,14 +34,14 @@ from procmem.errors import VaultLockedError as VaultLockedError
 from procmem.errors import VaultReadOnlyError as VaultReadOnlyError
 from procmem.image import ImageLike as ImageLike
 from procmem.image import load_image as load_image
-from procmem.memory import MemoryStats as MemoryStats
-from procmem.memory import VerifyReport as VerifyReport
 from procmem.memory import VisualMemory as VisualMemory
 from procmem.types import Answer as Answer
 from procmem.types import Embedding as Embedding
 from procmem.types import ErasureReport as ErasureReport
+from procmem.types import MemoryStats as MemoryStats
 from procmem.types import Neighbor as Neighbor
 from procmem.types import Regions as Regions
+from procmem.types import VerifyReport as VerifyReport
 from procmem.vault import Item as Item
 
 __all__ = [

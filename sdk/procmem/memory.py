@@ -22,7 +22,6 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, cast
@@ -62,7 +61,15 @@ from procmem.ledger import (
 from procmem.preprocess import View
 from procmem.residue import ResidueScan, scan_folder
 from procmem.segment import fit_mask, from_memory, in_context, mask_patches
-from procmem.types import Answer, Embedding, ErasureReport, Neighbor, Regions
+from procmem.types import (
+    Answer,
+    Embedding,
+    ErasureReport,
+    MemoryStats,
+    Neighbor,
+    Regions,
+    VerifyReport,
+)
 from procmem.vault import Item, Record, Vault
 from procmem.vote import is_novel, vote
 
@@ -74,48 +81,6 @@ OUT_OF_REACH = (
     "backups, snapshots and copies of the vault, and swapped-out memory",
     "the images themselves, and whatever other programs know of them",
 )
-
-
-@dataclass(frozen=True, slots=True)
-class MemoryStats:
-    """What a memory holds.
-
-    Attributes:
-        items: how many items.
-        labels: how many items of each label, by label; items without one are not in it.
-        masks: how many items have a mask.
-        bytes_on_disk: of all files of the vault.
-        embedder_name: of the model that the vault is bound to.
-        embedder_sha256: of its file.
-        format_version: of the ledger.
-        purge_pending: True if deleted items wait for the purge.
-    """
-
-    items: int
-    labels: Mapping[str, int]
-    masks: int
-    bytes_on_disk: int
-    embedder_name: str
-    embedder_sha256: str
-    format_version: int
-    purge_pending: bool
-
-
-@dataclass(frozen=True, slots=True)
-class VerifyReport:
-    """Whether a vault is sound.
-
-    Attributes:
-        ok: True if there is no problem.
-        problems: what is wrong, one sentence each.
-        items: how many items were read, 0 if they could not be.
-        masks: how many items have a mask, likewise.
-    """
-
-    ok: bool
-    problems: tuple[str, ...]
-    items: int
-    masks: int
 
 
 class VisualMemory:
@@ -162,7 +127,8 @@ class VisualMemory:
         self._purge_limit = purge_limit
         self._index: Index | None = None
         self._items: dict[int, Item] = {}
-        self._calibration: npt.NDArray[np.float32] | None = None
+        self._calibration: npt.NDArray[np.float32] | None = None  # both of the index as it is
+        self._labelled: npt.NDArray[np.bool_] | None = None
         self._state = (0, 0)  # of the vault, when the index was made
         self._owned = embedder is None or isinstance(embedder, (str, Path))
         self._embedder: Perception | None = None
@@ -258,7 +224,7 @@ class VisualMemory:
                 if records:
                     self._index.add(added, np.stack([record.vector for record in records]))
                 self._items.update((record.item.id, record.item) for record in records)
-                self._calibration = None
+                self._calibration = self._labelled = None
                 self._state = self._vault.state()
         return [record.item.id for record in records]
 
@@ -340,10 +306,11 @@ class VisualMemory:
         query = self._embed(image).cls[0]
         with self._lock:
             index = self._synced()
-            nearest = self._nearest(index, query, 1, None)
-            voters = self._nearest(index, query, k, self._mask_of(lambda i: i.label is not None))
-            if self._calibration is None:
+            if self._labelled is None or self._calibration is None:
+                self._labelled = self._mask_of(lambda item: item.label is not None)
                 self._calibration = index.nearest_others()
+            nearest = self._nearest(index, query, 1, None)
+            voters = self._nearest(index, query, k, self._labelled)
             calibration = self._calibration
         labels = [neighbor.label for neighbor in voters if neighbor.label is not None]
         votes = vote([neighbor.similarity for neighbor in voters], labels)
@@ -534,7 +501,7 @@ class VisualMemory:
             self._index.remove(ids)
         for id_ in ids:
             self._items.pop(id_, None)
-        self._calibration = None
+        self._calibration = self._labelled = None
 
     def _by_id(self, ids: int | Iterable[int]) -> tuple[Item, ...]:
         several = list(ids) if isinstance(ids, Iterable) else [ids]
@@ -542,9 +509,9 @@ class VisualMemory:
         chosen = tuple(self._vault.items(wanted))
         missing = sorted(wanted.difference(item.id for item in chosen))
         if missing:
+            more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
             raise ItemNotFoundError(
-                f"{self.path} holds no item with id {missing[0]} (nor {len(missing) - 1} other of "
-                f"the {len(wanted)} given); nothing was deleted"
+                f"{self.path} holds no item with id {missing[0]}{more}; nothing was deleted"
             )
         return chosen
 
@@ -612,7 +579,7 @@ class VisualMemory:
             self._closed = True
             if self._index is not None:
                 self._index.clear()
-            self._index, self._calibration = None, None
+            self._index = self._calibration = self._labelled = None
             self._items = {}
             self._vault.close()
             self._close_embedder()
@@ -661,7 +628,7 @@ class VisualMemory:
                 self._index.clear()
             self._index = Index(ids, contents.vectors)
             self._items = {item.id: item for item in contents.items}
-            self._calibration = None
+            self._calibration = self._labelled = None
             self._state = state
         return self._index
 
@@ -696,7 +663,7 @@ class VisualMemory:
         return self._embed(image, view="whole").patches[0], fitted
 
     def _unknown(self, what: str, value: object) -> str:
-        return f"{self.path} holds no item with {what} {value!r:.200}; see stats() and items()"
+        return f"{self.path} holds no item with {what} {value!r:.200}; nothing was changed"
 
     def _check_open(self) -> None:
         if self._closed:

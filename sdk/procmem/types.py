@@ -102,3 +102,45 @@ class ErasureReport:
     windows_checked: int
     windows_found: int
     out_of_reach: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryStats:
+    """What a memory holds.
+
+    Attributes:
+        items: how many items.
+        labels: how many items of each label, by label; items without one are not in it.
+        masks: how many items have a mask.
+        bytes_on_disk: of all files of the vault.
+        embedder_name: of the model that the vault is bound to.
+        embedder_sha256: of its file.
+        format_version: of the ledger.
+        purge_pending: True if deleted items wait for the purge.
+    """
+
+    items: int
+    labels: Mapping[str, int]
+    masks: int
+    bytes_on_disk: int
+    embedder_name: str
+    embedder_sha256: str
+    format_version: int
+    purge_pending: bool
+
+
+@dataclass(frozen=True, slots=True)
+class VerifyReport:
+    """Whether a vault is sound.
+
+    Attributes:
+        ok: True if there is no problem.
+        problems: what is wrong, one sentence each.
+        items: how many items were read, 0 if they could not be.
+        masks: how many items have a mask, likewise.
+    """
+
+    ok: bool
+    problems: tuple[str, ...]
+    items: int
+    masks: int

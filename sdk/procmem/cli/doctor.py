@@ -1,0 +1,170 @@
+"""`procmem doctor`: what is installed, what works, and the command that mends what does not."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.resources
+import importlib.util
+import os
+import platform
+from pathlib import Path
+from typing import Any
+
+import click
+
+from procmem.cli.options import Settings, shared_options, write_json
+from procmem.cli.text import table
+
+# Extra -> the module that shows that it is there.
+_EXTRAS = {
+    "cpu": "onnxruntime",
+    "camera": "cv2",
+    "demo": "skimage",
+    "export": "onnx",
+    "pretrain": "timm",
+    "tensorrt": "tensorrt",
+}
+_PACKAGES = ("procmem", "numpy", "pillow", "click", "onnxruntime", "onnxruntime-gpu")
+
+
+@click.command(short_help="Check the installation.")
+@shared_options(vault=False, model=False)
+def doctor(settings: Settings) -> None:
+    """Check the installation: versions, processor, engine, models, extras.
+
+    The exit code is 1 if the memory cannot work; the last lines then say what to do.
+    """
+    problems: list[str] = []
+    document: dict[str, Any] = {
+        "versions": _versions(),
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "cores": _cores(),
+        "kernel_isa": _kernel(problems),
+        "providers": _providers(problems),
+        "models": _models(problems),
+        "extras": {
+            extra: importlib.util.find_spec(module) is not None for extra, module in _EXTRAS.items()
+        },
+        "problems": problems,
+    }
+    if settings.as_json:
+        write_json(document)
+    else:
+        _describe(document)
+    for problem in problems:
+        click.echo(f"error: {problem}", err=True)
+    if problems:
+        raise SystemExit(1)
+
+
+def _versions() -> dict[str, str]:
+    versions = {}
+    for name in _PACKAGES:
+        try:
+            versions[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return versions
+
+
+def _cores() -> int:
+    """Processor cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _kernel(problems: list[str]) -> str | None:
+    from procmem.errors import InputError
+
+    try:
+        from procmem.patchsim import isa
+
+        return isa()
+    except InputError as error:
+        problems.append(str(error))
+    except ImportError as error:
+        problems.append(
+            f"the compiled module procmem._patchsim cannot be loaded ({error}); "
+            "install procmem again with pip install --force-reinstall procmem"
+        )
+    return None
+
+
+def _providers(problems: list[str]) -> list[str]:
+    try:
+        import onnxruntime
+    except ImportError as error:
+        problems.append(
+            f"ONNX Runtime cannot be imported ({error}); run pip install 'procmem[cpu]', "
+            "or pip install 'procmem[gpu]' on a machine with CUDA"
+        )
+        return []
+    return list(onnxruntime.get_available_providers())
+
+
+def _models(problems: list[str]) -> list[dict[str, Any]]:
+    from procmem.embedder import bundled_models
+    from procmem.errors import ModelError
+    from procmem.manifest import read_verified
+
+    found = []
+    for name in bundled_models():
+        file = _models_folder() / f"{name}.onnx"
+        try:
+            manifest, data = read_verified(file)
+        except ModelError as error:
+            problems.append(str(error))
+            continue
+        found.append(
+            {
+                "name": name,
+                "sha256": manifest.sha256,
+                "bytes": len(data),
+                "architecture": manifest.architecture,
+                "process": manifest.origin.process,
+                "images_seen": manifest.origin.images_seen,
+                "trained_on_real_data": manifest.origin.trained_on_real_data,
+            }
+        )
+    if not found and not problems:
+        problems.append(
+            "no model came with this installation; install a release, "
+            "or name a model of your own with --model FILE.onnx"
+        )
+    return found
+
+
+def _models_folder() -> Path:
+    return Path(str(importlib.resources.files("procmem").joinpath("models")))
+
+
+def _describe(document: dict[str, Any]) -> None:
+    versions = document["versions"]
+    rows = [
+        ("procmem", versions.get("procmem", "not installed, run from its source")),
+        ("python", f"{document['python']} on {document['platform']}"),
+        (
+            "packages",
+            ", ".join(
+                f"{name} {version}" for name, version in versions.items() if name != "procmem"
+            ),
+        ),
+        ("processor", f"{document['cores']} cores, kernel {document['kernel_isa']}"),
+        ("engine", ", ".join(document["providers"]) or "missing"),
+    ]
+    for model in document["models"]:
+        rows.append(
+            (
+                "model",
+                f"{model['name']}, {model['bytes'] / 1e6:.1f} MB, hash verified "
+                f"({model['sha256'][:12]}), {model['process']}, "
+                f"{model['images_seen']:,} procedural images",
+            )
+        )
+    for extra, installed in document["extras"].items():
+        rows.append(
+            (f"extra {extra}", "installed" if installed else f"pip install 'procmem[{extra}]'")
+        )
+    click.echo(table(rows))

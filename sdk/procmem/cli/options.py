@@ -1,0 +1,146 @@
+"""Options that the commands share, and the memory that they open with them."""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from procmem.errors import InputError, VaultFormatError
+
+if TYPE_CHECKING:
+    from procmem.embedder import Embedder
+    from procmem.memory import VisualMemory
+
+DEFAULT_VAULT = "procmem-vault"
+_SHARED = ("vault", "model", "device")
+
+Command = Callable[..., Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What the shared options say.
+
+    Attributes:
+        vault: folder of the memory, or None if the option was not given and has no default.
+        model: name of a bundled model or path of an .onnx file; None for the default.
+        device: "auto", "cpu" or "cuda".
+        as_json: True if stdout is to be one JSON document.
+    """
+
+    vault: Path | None
+    model: str | None
+    device: str
+    as_json: bool
+
+
+def global_options(function: Command) -> Command:
+    """Adds to the group the shared options, for people who write them before the command."""
+    for option in (_device_option(), _model_option(), _vault_option(DEFAULT_VAULT)):
+        function = option(function)
+    return function
+
+
+def shared_options(
+    *, vault: bool = True, model: bool = True, default_vault: str | None = DEFAULT_VAULT
+) -> Callable[[Command], Command]:
+    """Adds the shared options to a command, which gets them as its first argument, `Settings`.
+
+    Args:
+        vault: False for a command that opens no memory.
+        model: False for a command that opens no model.
+        default_vault: what the help says and an absent option means; None for no vault.
+    """
+
+    def decorate(function: Command) -> Command:
+        @functools.wraps(function)
+        def command(*args: Any, as_json: bool, **kwargs: Any) -> None:
+            above = click.get_current_context().find_root().params
+            given = {name: kwargs.pop(name, None) or above.get(name) for name in _SHARED}
+            folder = given["vault"] or default_vault
+            settings = Settings(
+                vault=None if folder is None else Path(folder),
+                model=given["model"],
+                device=given["device"] or "auto",
+                as_json=as_json,
+            )
+            function(settings, *args, **kwargs)
+
+        # Applied from the last to the first: the help lists them in reading order.
+        with_options: Command = click.option(
+            "--json", "as_json", is_flag=True, help="One JSON document on stdout."
+        )(command)
+        if model:
+            with_options = _model_option()(_device_option()(with_options))
+        if vault:
+            with_options = _vault_option(default_vault)(with_options)
+        return with_options
+
+    return decorate
+
+
+def open_memory(settings: Settings, *, read_only: bool) -> VisualMemory:
+    """Opens the memory that the options name; only writing commands make a new one.
+
+    Raises:
+        VaultFormatError: reading, and there is no vault at the place.
+        ProcmemError: whatever `VisualMemory` raises.
+    """
+    from procmem.memory import VisualMemory
+
+    if settings.vault is None:
+        raise InputError("no vault was named; add --vault FOLDER")
+    if read_only and not settings.vault.is_dir():
+        raise VaultFormatError(
+            f"there is no memory at {settings.vault}; teach it first with "
+            "`procmem add PHOTOS`, or name another with --vault"
+        )
+    return VisualMemory(
+        settings.vault, embedder=settings.model, device=settings.device, read_only=read_only
+    )
+
+
+def open_embedder(settings: Settings) -> Embedder:
+    """Opens the model that the options name, without a memory."""
+    from procmem.embedder import Embedder
+
+    if settings.model is None:
+        return Embedder(device=settings.device)
+    return Embedder(settings.model, device=settings.device)
+
+
+def write_json(document: dict[str, Any]) -> None:
+    """Writes the one JSON document of a command to stdout."""
+    click.echo(json.dumps(document, indent=2, ensure_ascii=False))
+
+
+def _vault_option(default: str | None) -> Command:
+    note = f"  [default: {default}]" if default else "  [default: a temporary one]"
+    return click.option(
+        "--vault",
+        type=click.Path(file_okay=False),
+        metavar="FOLDER",
+        help="Folder of the memory." + note,
+    )
+
+
+def _model_option() -> Command:
+    return click.option(
+        "--model",
+        metavar="NAME|FILE",
+        help="A bundled model, or an .onnx file with its manifest.  [default: vit-tiny]",
+    )
+
+
+def _device_option() -> Command:
+    return click.option(
+        "--device",
+        type=click.Choice(["auto", "cpu", "cuda"]),
+        help="Where the model runs.  [default: auto]",
+    )

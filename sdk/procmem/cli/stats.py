@@ -1,0 +1,47 @@
+"""`procmem stats`: what a memory holds."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import click
+
+from procmem.cli.options import Settings, open_memory, shared_options, write_json
+from procmem.cli.text import NO_LABEL, count, cut, table
+
+_LABELS_SHOWN = 20
+
+
+@click.command(short_help="Say what a memory holds.")
+@shared_options(model=False)
+def stats(settings: Settings) -> None:
+    """Say what the memory holds, how large it is, and which model it belongs to."""
+    with open_memory(settings, read_only=True) as memory:
+        held = memory.stats()
+        path = memory.path
+    if settings.as_json:
+        document = {"vault": str(path), **dataclasses.asdict(held)}
+        document["labels"] = dict(held.labels)
+        write_json(document)
+        return
+    rows = [
+        ("vault", str(path)),
+        ("items", f"{held.items:,}"),
+        ("masks", f"{held.masks:,}"),
+        ("size", f"{held.bytes_on_disk / 1e6:.2f} MB"),
+        ("model", f"{held.embedder_name} ({held.embedder_sha256[:12]})"),
+        ("format", str(held.format_version)),
+    ]
+    if held.purge_pending:
+        rows.append(("purge", "pending; it is done when the vault is next opened for writing"))
+    click.echo(table(rows))
+    by_count = sorted(held.labels.items(), key=lambda entry: (-entry[1], entry[0]))
+    lines = [(cut(label, 40), f"{number:,}") for label, number in by_count]
+    unlabelled = held.items - sum(held.labels.values())
+    if unlabelled:
+        lines.append((NO_LABEL, f"{unlabelled:,}"))
+    if lines:
+        click.echo()
+        click.echo(table(lines[:_LABELS_SHOWN], head=("label", "items"), right="lr"))
+    if len(lines) > _LABELS_SHOWN:
+        click.echo(f"... and {count(len(lines) - _LABELS_SHOWN, 'more label')}")

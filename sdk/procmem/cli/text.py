@@ -1,0 +1,109 @@
+"""What the commands print: tables, numbers and answers as text and as JSON values."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from procmem.types import Answer, ErasureReport, Neighbor
+
+NO_LABEL = "(no label)"
+
+
+def table(rows: Sequence[Sequence[str]], *, head: Sequence[str] = (), right: str = "") -> str:
+    """Lays rows out in columns, two spaces apart.
+
+    Args:
+        rows: of equal length.
+        head: titles of the columns; none for a table without titles.
+        right: one letter for each column, "r" for right-aligned; missing letters mean left.
+    """
+    lines = [tuple(head), *rows] if head else list(rows)
+    if not lines:
+        return ""
+    widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
+    aligned = right.ljust(len(widths), "l")
+    out = []
+    for line in lines:
+        cells = [
+            cell.rjust(width) if side == "r" else cell.ljust(width)
+            for cell, width, side in zip(line, widths, aligned, strict=True)
+        ]
+        out.append("  ".join(cells).rstrip())
+    return "\n".join(out)
+
+
+def shorten(text: str, width: int) -> str:
+    """`text`, or as much of its end as fits into `width` characters."""
+    return text if len(text) <= width else "..." + text[-(width - 3) :]
+
+
+def cut(text: str, width: int) -> str:
+    """`text`, or as much of its beginning as fits into `width` characters."""
+    return text if len(text) <= width else text[: width - 3] + "..."
+
+
+def percent(share: float) -> str:
+    """0.934 -> "93%"."""
+    return f"{100 * share:.0f}%"
+
+
+def count(number: int, noun: str) -> str:
+    """1 -> "1 photo", 2 -> "2 photos"."""
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+
+
+def answer_as_json(answer: Answer) -> dict[str, Any]:
+    """An answer as JSON values."""
+    return {
+        "label": answer.label,
+        "confidence": answer.confidence,
+        "is_novel": answer.is_novel,
+        "votes": dict(answer.votes),
+        "neighbors": [neighbor_as_json(neighbor) for neighbor in answer.neighbors],
+    }
+
+
+def neighbor_as_json(neighbor: Neighbor) -> dict[str, Any]:
+    """A neighbor as JSON values. Ids are text: many JSON readers keep only 53 bits of a number."""
+    return {
+        "id": str(neighbor.id),
+        "label": neighbor.label,
+        "similarity": neighbor.similarity,
+        "source": neighbor.source,
+    }
+
+
+def report_as_json(report: ErasureReport) -> dict[str, Any]:
+    """An erasure report as JSON values."""
+    return {
+        "erased_ids": [str(number) for number in report.erased_ids],
+        "remaining": report.remaining,
+        "purged": report.purged,
+        "files_scanned": list(report.files_scanned),
+        "windows_checked": report.windows_checked,
+        "windows_found": report.windows_found,
+        "out_of_reach": list(report.out_of_reach),
+    }
+
+
+def describe_report(report: ErasureReport) -> str:
+    """An erasure report in words."""
+    files = ", ".join(report.files_scanned) or "no file"
+    lines = [
+        f"forgot {count(len(report.erased_ids), 'item')}; "
+        f"{count(report.remaining, 'item')} remain" + ("s" if report.remaining == 1 else ""),
+        (
+            "purged: the vault's file was rewritten without them"
+            if report.purged
+            else "purge pending: the items are deleted and zeroed; the vault's file is rewritten "
+            "when it is next opened for writing"
+        ),
+        f"residue: {report.windows_found:,} of {report.windows_checked:,} 16-byte windows of the "
+        f"erased data found in {files}",
+    ]
+    if report.out_of_reach:
+        lines.append("not in the reach of any program:")
+        lines += [f"  - {text}" for text in report.out_of_reach]
+    return "\n".join(lines)

@@ -1,0 +1,468 @@
+"""The command line, driven as a person drives it, on a real model and real files."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+from PIL import Image
+from tests.tiny_model import write_tiny_model
+
+from procmem.cli import main
+from procmem.cli.reference import reference
+from procmem.memory import VisualMemory
+
+ROOT = Path(__file__).parents[2]
+COLORS = {"blue": (30, 60, 220), "green": (20, 170, 40), "red": (220, 40, 30)}
+COMMANDS = [
+    *("demo", "add", "classify", "neighbors", "segment"),
+    *("delete", "stats", "verify", "evaluate", "doctor"),
+]
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_tiny_model(tmp_path_factory.mktemp("model"))
+
+
+def module(name: str) -> ModuleType:
+    """A command's module; as an attribute of the package its name is the command."""
+    return importlib.import_module(f"procmem.cli.{name}")
+
+
+def picture(color: tuple[int, int, int], seed: int) -> Image.Image:
+    """A noisy plain: the tiny model tells colors apart, the noise makes each its own."""
+    random = np.random.default_rng(seed)
+    noise = random.integers(-25, 25, (48, 64, 3))
+    return Image.fromarray(np.clip(np.array(color) + noise, 0, 255).astype(np.uint8))
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    """Three labels with four photos each, and a note that is no photo."""
+    folder = tmp_path / "photos"
+    for at, (label, color) in enumerate(COLORS.items()):
+        (folder / label).mkdir(parents=True)
+        for number in range(4):
+            picture(color, 10 * at + number).save(folder / label / f"{number}.png")
+    (folder / "note.txt").write_text("not a photo")
+    return folder
+
+
+@pytest.fixture
+def run(tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch):
+    """Runs a command with the tiny model in a folder of its own."""
+    here = tmp_path / "here"
+    here.mkdir()
+    monkeypatch.chdir(here)
+
+    def run_command(*arguments: object, input: str | None = None) -> Result:
+        words = ["--model", str(model), *map(str, arguments)]
+        result = CliRunner().invoke(main, words, input=input)
+        # SystemExit is how a command says its exit code; anything else is a traceback.
+        assert result.exception is None or isinstance(result.exception, SystemExit), (
+            result.exception
+        )
+        return result
+
+    return run_command
+
+
+@pytest.fixture
+def asked(tmp_path: Path) -> Path:
+    path = tmp_path / "asked.png"
+    picture(COLORS["red"], 99).save(path)
+    return path
+
+
+def test_add_takes_the_label_from_the_folder_and_the_path_as_source(run, photos, model):
+    result = run("add", photos)
+
+    assert result.exit_code == 0, result.stderr
+    with VisualMemory("procmem-vault", embedder=model, read_only=True) as memory:
+        held = {(item.label, item.source) for item in memory.items()}
+    assert held == {(path.parent.name, str(path)) for path in photos.rglob("*.png")}
+
+
+def test_add_reports_bad_files_keeps_the_good_ones_and_fails(run, photos):
+    (photos / "red" / "empty.jpg").write_bytes(b"")
+    (photos / "blue" / "words.png").write_bytes(b"these are words")
+
+    result = run("add", photos, "--json")
+
+    document = json.loads(result.stdout)
+    assert result.exit_code == 1
+    assert [Path(entry["source"]).name for entry in document["failed"]] == [
+        "words.png",
+        "empty.jpg",
+    ]
+    assert (len(document["added"]), document["items"]) == (12, 12)
+
+
+def test_add_names_bad_files_with_their_reason_on_stderr(run, photos):
+    (photos / "red" / "empty.jpg").write_bytes(b"")
+
+    result = run("add", photos)
+
+    assert "empty.jpg is empty" in result.stderr
+    assert "Traceback" not in result.output
+
+
+def test_adding_again_adds_nothing(run, photos):
+    run("add", photos)
+
+    document = json.loads(run("add", photos, "--json").stdout)
+
+    assert (document["added"], document["already_known"], document["items"]) == ([], 12, 12)
+
+
+def test_a_relative_path_is_the_same_source_as_an_absolute_one(run, photos, monkeypatch):
+    run("add", photos, "--vault", photos.parent / "v")
+    monkeypatch.chdir(photos / "red")
+
+    document = json.loads(
+        run("add", ".", "../blue", "--vault", photos.parent / "v", "--json").stdout
+    )
+
+    assert (len(document["added"]), document["already_known"]) == (0, 8)
+
+
+def test_one_label_for_all_and_no_label(run, photos):
+    run("add", photos / "red", "--label", "warm")
+    run("add", photos / "blue", "--no-label")
+
+    document = json.loads(run("stats", "--json").stdout)
+
+    assert (document["labels"], document["items"]) == ({"warm": 4}, 8)
+
+
+def test_interrupted_add_keeps_whole_steps_and_the_same_command_goes_on(run, photos, monkeypatch):
+    monkeypatch.setattr(module("add"), "_AT_ONCE", 5)
+    real_add, calls = VisualMemory.add, []
+
+    def interrupted_add(self, *arguments, **options):
+        calls.append(1)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return real_add(self, *arguments, **options)
+
+    monkeypatch.setattr(VisualMemory, "add", interrupted_add)
+    first = run("add", photos)
+    held = json.loads(run("verify", "--json").stdout)
+    monkeypatch.setattr(VisualMemory, "add", real_add)
+    second = json.loads(run("add", photos, "--json").stdout)
+
+    assert first.exit_code == 130
+    assert "run the same command again" in first.stderr
+    assert (held["ok"], held["items"]) == (True, 5)
+    assert (len(second["added"]), second["already_known"], second["items"]) == (7, 5, 12)
+
+
+def test_classify_names_a_new_photo(run, photos, asked):
+    run("add", photos)
+
+    answer = json.loads(run("classify", asked, "-k", 3, "--json").stdout)["answers"][0]
+
+    assert (answer["label"], len(answer["neighbors"])) == ("red", 3)
+
+
+def test_classify_goes_on_after_a_bad_photo_and_fails(run, photos, asked):
+    run("add", photos)
+    bad = asked.with_name("bad.jpg")
+    bad.write_bytes(b"no photo")
+
+    result = run("classify", bad, asked)
+
+    assert result.exit_code == 1
+    assert "red" in result.stdout
+    assert "bad.jpg" in result.stderr
+
+
+def test_ids_are_text_in_json(run, photos, asked):
+    run("add", photos)
+
+    document = json.loads(run("neighbors", asked, "-k", 2, "--json").stdout)
+
+    assert all(isinstance(neighbor["id"], str) for neighbor in document["neighbors"])
+
+
+def test_neighbors_draws_a_picture_even_if_a_source_is_gone(run, photos, asked, tmp_path):
+    run("add", photos)
+    for path in (photos / "red").iterdir():
+        path.unlink()
+
+    result = run("neighbors", asked, "-k", 4, "--picture", tmp_path / "out" / "n.png")
+
+    assert result.exit_code == 0, result.stderr
+    with Image.open(tmp_path / "out" / "n.png") as drawn:
+        gray = np.all(np.asarray(drawn.convert("RGB")) == (200, 200, 200), axis=2).sum()
+    assert gray > 4 * 100 * 100  # four gray tiles of 176 x 176, less their notes
+
+
+@pytest.fixture
+def halves(tmp_path: Path) -> tuple[Path, Path]:
+    """A photo whose left half is red, and its mask: 7 on the left, 0 on the right."""
+    both = np.empty((64, 96, 3), dtype=np.uint8)
+    both[:, :48], both[:, 48:] = COLORS["red"], COLORS["blue"]
+    mask = np.zeros((64, 96), dtype=np.uint8)
+    mask[:, :48] = 7
+    photo, painted = tmp_path / "halves.png", tmp_path / "halves-mask.png"
+    Image.fromarray(both).save(photo)
+    Image.fromarray(mask).save(painted)
+    return photo, painted
+
+
+def test_segment_by_example_finds_the_same_color_elsewhere(run, halves, tmp_path):
+    photo, mask = halves
+    mirrored = tmp_path / "mirrored.png"
+    with Image.open(photo) as picture:
+        picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT).save(mirrored)
+
+    result = run(
+        "segment", mirrored, "--prompt", photo, "--prompt-mask", mask,
+        "--mask-out", tmp_path / "m.png", "--out", tmp_path / "o.png",
+    )  # fmt: skip
+
+    assert result.exit_code == 0, result.stderr
+    with Image.open(tmp_path / "m.png") as found:
+        values = np.asarray(found)
+    wanted = np.zeros((64, 96), dtype=np.uint8)
+    wanted[:, 48:] = 7
+    assert np.mean(values == wanted) > 0.95  # the border falls inside a patch
+    assert (tmp_path / "o.png").is_file()
+
+
+def test_segment_by_example_makes_no_vault(run, halves):
+    photo, mask = halves
+
+    run("segment", photo, "--prompt", photo, "--prompt-mask", mask)
+
+    assert not Path("procmem-vault").exists()
+
+
+def test_segment_by_taught_masks(run, halves, tmp_path):
+    photo, mask = halves
+    masks = tmp_path / "masks"
+    masks.mkdir()
+    mask.rename(masks / "halves.png")
+    added = run("add", photo, "--masks", masks)
+
+    document = json.loads(run("segment", photo, "--json").stdout)
+
+    assert "1 mask" in added.stdout
+    assert [region["value"] for region in document["regions"]] == [0, 7]
+    assert [round(region["share"], 1) for region in document["regions"]] == [0.5, 0.5]
+
+
+def test_a_color_mask_is_refused_with_advice(run, halves):
+    photo, _ = halves
+
+    result = run("segment", photo, "--prompt", photo, "--prompt-mask", photo)
+
+    assert result.exit_code == 1
+    assert "grayscale" in result.stderr
+
+
+def test_delete_dry_run_shows_the_plan_and_changes_nothing(run, photos):
+    run("add", photos)
+    before = Path("procmem-vault", "ledger.sqlite").read_bytes()
+
+    result = run("delete", "--label", "red", "--dry-run")
+
+    assert result.stdout.count("red") >= 4
+    assert Path("procmem-vault", "ledger.sqlite").read_bytes() == before
+
+
+def test_delete_asks_and_no_means_no(run, photos):
+    run("add", photos)
+
+    result = run("delete", "--label", "red", input="n\n")
+
+    assert result.exit_code == 1
+    assert json.loads(run("stats", "--json").stdout)["items"] == 12
+
+
+@pytest.mark.parametrize(
+    ("how", "left"), [("label", 8), ("source", 11), ("id", 11), ("similar", 11)]
+)
+def test_delete_forgets_what_was_named(run, photos, how, left):
+    added = json.loads(run("add", photos, "--json").stdout)["added"]
+    words = {
+        "label": ["--label", "red"],
+        "source": ["--source", photos / "red" / "0.png"],
+        "id": [added[0]["id"]],
+        "similar": ["--similar-to", photos / "red" / "0.png", "--min-similarity", 0.999999],
+    }[how]
+
+    result = run("delete", *words, "--yes", "--json")
+
+    report = json.loads(result.stdout)["report"]
+    assert result.exit_code == 0, result.stderr
+    assert (report["remaining"], report["windows_found"], report["purged"]) == (left, 0, True)
+
+
+def test_delete_leaves_no_byte_of_the_source_path(run, photos):
+    run("add", photos)
+    needle = str(photos / "red" / "0.png").encode()
+    before = Path("procmem-vault", "ledger.sqlite").read_bytes()
+
+    run("delete", "--source", photos / "red" / "0.png", "--yes")
+
+    assert needle in before
+    assert all(needle not in path.read_bytes() for path in Path("procmem-vault").iterdir())
+
+
+def test_delete_prints_the_report_in_words(run, photos):
+    run("add", photos)
+
+    result = run("delete", "--label", "red", "--yes")
+
+    assert "forgot 4 items; 8 items remain" in result.stdout
+    assert "residue: 0 of" in result.stdout
+    assert "backups" in result.stdout
+
+
+def test_evaluate_prints_the_accuracy_for_each_k(run, photos):
+    result = run("evaluate", photos, photos, "-k", 1, "-k", 3, "--json")
+
+    document = json.loads(result.stdout)
+    assert document["accuracy"]["1"] == 1.0  # every photo is its own nearest
+    assert list(document["accuracy"]) == ["1", "3"]
+    assert (document["taught"], document["asked"], document["labels"]) == (12, 12, 3)
+
+
+def test_doctor_names_versions_engine_and_kernel(run):
+    document = json.loads(run("doctor", "--json").stdout)
+
+    assert document["versions"]["numpy"] == np.__version__
+    assert "CPUExecutionProvider" in document["providers"]
+    assert document["kernel_isa"] in ("scalar", "avx2", "avx512", "neon")
+
+
+def test_doctor_finds_a_replaced_model(run, tmp_path, monkeypatch):
+    path = write_tiny_model(tmp_path, name="broken")
+    path.write_bytes(path.read_bytes() + b"x")
+    monkeypatch.setattr("procmem.embedder._bundled_folder", lambda: tmp_path)
+    monkeypatch.setattr(module("doctor"), "_models_folder", lambda: tmp_path)
+
+    result = run("doctor")
+
+    assert result.exit_code == 1
+    assert "SHA-256" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "advice"),
+    [
+        (["stats"], 1, "procmem add"),
+        (["classify", "nowhere.jpg"], 1, "does not exist"),
+        (["add", "nowhere"], 1, "does not exist"),
+        (["delete"], 2, "--label"),
+        (["delete", "--label", "x", "--source", "y"], 2, "one way"),
+        (["classfy", "x"], 2, "classify"),
+        (["segment", "x.png", "--prompt", "y.png"], 2, "--prompt-mask"),
+    ],
+)
+def test_misuse_and_failure_give_advice_on_stderr_and_nothing_on_stdout(run, words, code, advice):
+    result = run(*words)
+
+    assert (result.exit_code, result.stdout) == (code, "")
+    assert advice in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_an_unknown_label_is_an_error_that_says_so(run, photos):
+    run("add", photos)
+
+    result = run("delete", "--label", "rde", "--yes")
+
+    assert result.exit_code == 1
+    assert "'rde'" in result.stderr
+
+
+def test_shared_options_may_stand_before_or_after_the_command(run, photos):
+    run("add", photos, "--vault", "elsewhere")
+
+    before = run("--vault", "elsewhere", "stats", "--json").stdout
+    after = run("stats", "--vault", "elsewhere", "--json").stdout
+
+    assert json.loads(before)["items"] == 12
+    assert before == after
+
+
+def test_demo_on_labelled_folders_tells_the_whole_story(run, photos, tmp_path):
+    result = run("demo", photos, "--out", tmp_path / "out", "--json")
+
+    document = json.loads(result.stdout)
+    forgotten = document["forgotten"]
+    assert result.exit_code == 0, result.stderr
+    assert (document["taught"], len(document["answers"])) == (9, 3)
+    assert forgotten["before"] != forgotten["after"]
+    assert forgotten["report"]["windows_found"] == 0
+    assert forgotten["answers_equal_to_a_fresh_memory"] == forgotten["answers_compared"] == 3
+    assert len(list((tmp_path / "out").glob("*.png"))) == len(document["pictures"]) == 3
+
+
+def test_demo_on_single_photos_asks_parts_that_were_not_taught(run, photos, tmp_path):
+    flat = tmp_path / "flat"
+    flat.mkdir()
+    for label in COLORS:
+        (photos / label / "0.png").rename(flat / f"{label}.png")
+
+    document = json.loads(run("demo", flat, "--out", tmp_path / "out", "--json").stdout)
+
+    assert {answer["label"] for answer in document["answers"]} == set(COLORS)
+    assert document["forgotten"]["after"]["label"] != document["forgotten"]["before"]["label"]
+
+
+def test_demo_refuses_a_memory_that_holds_something(run, photos, tmp_path):
+    run("add", photos, "--vault", "mine")
+
+    result = run("demo", photos, "--vault", "mine", "--out", tmp_path / "out")
+
+    assert result.exit_code == 2
+    assert json.loads(run("stats", "--vault", "mine", "--json").stdout)["items"] == 12
+
+
+def test_demo_without_scikit_image_says_how_to_get_it(run, monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+
+    result = run("demo")
+
+    assert result.exit_code == 1
+    assert "pip install 'procmem[demo]'" in result.stderr
+
+
+def test_help_of_every_command_stands_in_the_docs():
+    committed = (ROOT / "docs" / "cli.md").read_text(encoding="utf-8")
+
+    assert committed == reference(), "run: python -m procmem.cli.reference > docs/cli.md"
+
+
+def test_every_command_takes_json():
+    assert list(main.commands) == COMMANDS
+    assert all(
+        any("--json" in option.opts for option in command.params)
+        for command in main.commands.values()
+    )
+
+
+def test_help_loads_no_engine():
+    code = (
+        "import sys\n"
+        "from click.testing import CliRunner\n"
+        "from procmem.cli import main\n"
+        "CliRunner().invoke(main, ['--help'])\n"
+        "heavy = {'onnxruntime', 'torch', 'cv2', 'skimage', 'onnx'} & set(sys.modules)\n"
+        "sys.exit(', '.join(sorted(heavy)) or 0)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+
+    assert done.returncode == 0, done.stderr
