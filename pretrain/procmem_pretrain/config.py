@@ -71,7 +71,7 @@ class TrainConfig:
     kml_side: int = 64
     steps: int = 4000
     batch: int = 128
-    phases: tuple[Phase, ...] = (Phase(0.8, 128, 0.5), Phase(0.2, 224, 0.35))
+    phases: tuple[Phase, ...] = (Phase(0.88, 128, 0.5), Phase(0.12, 192, 0.4))
     local_views: int = 2
     local_side: int = 64
     local_scale: tuple[float, float] = (0.05, 0.4)
