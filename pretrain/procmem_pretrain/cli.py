@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 import numpy as np
@@ -18,8 +19,26 @@ import numpy.typing as npt
 from procmem.cli.group import ErrorGroup, progress_bar
 from procmem.errors import InputError, TrainingError
 
+Command = Callable[..., Any]
+
 if TYPE_CHECKING:
     from procmem_pretrain.train import StepReport
+
+
+def _image_options(*, side: int) -> Callable[[Command], Command]:
+    """The options that name images: process, count, side, seed."""
+
+    def decorate(command: Command) -> Command:
+        for option in (
+            click.option("--seed", default=0, show_default=True, help="Equal seeds, equal images."),
+            click.option("--side", default=side, show_default=True, help="Pixels of one image."),
+            click.option("--n", "count", default=64, show_default=True, help="How many images."),
+            click.option("--process", default="shaders-kml-mixup", show_default=True),
+        ):
+            command = option(command)
+        return command
+
+    return decorate
 
 
 @click.group(cls=ErrorGroup, extra="pretrain")
@@ -29,10 +48,7 @@ def main() -> None:
 
 
 @main.command()
-@click.option("--process", default="shaders-kml-mixup", show_default=True, help="Which images.")
-@click.option("--n", "count", default=64, show_default=True, help="How many images.")
-@click.option("--side", default=256, show_default=True, help="Pixels.")
-@click.option("--seed", default=0, show_default=True, help="Equal seeds give equal images.")
+@_image_options(side=256)
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder for PNG files.")
 def render(process: str, count: int, side: int, seed: int, out: Path) -> None:
     """Writes procedural images as PNG files."""
@@ -46,10 +62,7 @@ def render(process: str, count: int, side: int, seed: int, out: Path) -> None:
 
 
 @main.command()
-@click.option("--process", default="shaders-kml-mixup", show_default=True, help="Which images.")
-@click.option("--n", "count", default=64, show_default=True, help="How many images.")
-@click.option("--side", default=128, show_default=True, help="Pixels of one image.")
-@click.option("--seed", default=0, show_default=True, help="Equal seeds give equal images.")
+@_image_options(side=128)
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Picture to write.")
 def sheet(process: str, count: int, side: int, seed: int, out: Path) -> None:
     """Draws a contact sheet: many images in one picture."""
