@@ -8,6 +8,7 @@ vectors. Medians of 30 runs after 3 that do not count. Needs `pip install '.[cpu
 
 from __future__ import annotations
 
+import importlib.metadata
 import io
 import os
 import platform
@@ -18,7 +19,6 @@ from pathlib import Path
 
 import click
 import numpy as np
-import onnxruntime
 from PIL import Image
 
 import procmem
@@ -98,7 +98,7 @@ def main(items: int, out: Path | None) -> None:
     lines += [f"| {n} | {m:.2f} | {s:.2f} | {m / embed:.3f} |" for n, (m, s) in times.items()]
     machine = (
         f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}, "
-        f"onnxruntime {onnxruntime.__version__}, JPEG of {len(data) / 1e6:.1f} MB"
+        f"onnxruntime {importlib.metadata.version('onnxruntime')}, JPEG of {len(data) / 1e6:.1f} MB"
     )
     table = "\n".join(lines)
     click.echo(f"{machine}\n\n{table}")

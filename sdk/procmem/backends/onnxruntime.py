@@ -9,6 +9,9 @@ stdout or stderr.
 
 from __future__ import annotations
 
+import logging
+import os
+import sys
 from typing import Any
 
 import numpy as np
@@ -17,6 +20,8 @@ import numpy.typing as npt
 from procmem.backends import Device
 from procmem.errors import InputError, MissingExtraError, ModelError, ModelIntegrityError
 from procmem.manifest import Manifest
+
+_log = logging.getLogger(__name__)
 
 INPUT = "images"
 CLS = "cls"
@@ -115,10 +120,8 @@ def open_session(
             manifest.
         ModelError: the engine failed on the synthetic input.
     """
-    onnxruntime = _import_onnxruntime()
+    onnxruntime = import_onnxruntime()
     _refuse_external_data(data, manifest.file)
-    if hasattr(onnxruntime, "disable_telemetry_events"):
-        onnxruntime.disable_telemetry_events()
     session = None
     if device != "cpu" and _cuda_is_built_in(onnxruntime, device):
         session = _open_on_cuda(onnxruntime, data, device=device, threads=threads)
@@ -130,7 +133,25 @@ def open_session(
     return opened
 
 
-def _import_onnxruntime() -> Any:
+def import_onnxruntime() -> Any:
+    """Imports the engine with its telemetry switched off: nothing may leave the device.
+
+    From version 1.29 on, ONNX Runtime's official builds send usage data to their maker by default
+    and keep an identifier of the device in the user's cache folder. ORT_DISABLE_TELEMETRY=1, set
+    before the engine starts, prevents both (its pull requests 27379 and 29843); the call that
+    older versions and Windows have comes too late for the first event.
+
+    Raises:
+        MissingExtraError: onnxruntime is not installed.
+    """
+    started = "onnxruntime" in sys.modules
+    if os.environ.get("ORT_DISABLE_TELEMETRY") != "1":
+        os.environ["ORT_DISABLE_TELEMETRY"] = "1"
+        if started:
+            _log.warning(
+                "onnxruntime was imported before procmem could switch its telemetry off; set "
+                "ORT_DISABLE_TELEMETRY=1 in the environment of this program"
+            )
     try:
         import onnxruntime
     except ImportError as error:
@@ -138,6 +159,8 @@ def _import_onnxruntime() -> Any:
             f"a model needs ONNX Runtime, which cannot be imported ({error}); run "
             "pip install 'procmem[cpu]', or pip install 'procmem[gpu]' on a machine with CUDA"
         ) from error
+    if hasattr(onnxruntime, "disable_telemetry_events"):
+        onnxruntime.disable_telemetry_events()
     return onnxruntime
 
 

@@ -93,13 +93,13 @@ def _kernel(problems: list[str]) -> str | None:
 
 
 def _providers(problems: list[str]) -> list[str]:
+    from procmem.backends.onnxruntime import import_onnxruntime
+    from procmem.errors import MissingExtraError
+
     try:
-        import onnxruntime
-    except ImportError as error:
-        problems.append(
-            f"ONNX Runtime cannot be imported ({error}); run pip install 'procmem[cpu]', "
-            "or pip install 'procmem[gpu]' on a machine with CUDA"
-        )
+        onnxruntime = import_onnxruntime()
+    except MissingExtraError as error:
+        problems.append(str(error))
         return []
     return list(onnxruntime.get_available_providers())
 
