@@ -6,6 +6,8 @@ machine without a GPU, Mesa's software rasterizer. Never touches a display.
 
 from __future__ import annotations
 
+import contextlib
+import importlib
 import os
 from types import TracebackType
 
@@ -37,6 +39,10 @@ class Renderer:
         # Mesa's software rasterizer spends longer on optimizing a program than on drawing a few
         # images with it (measured: 145 ms a program, 93 ms so). Other drivers ignore this.
         os.environ.setdefault("GALLIVM_PERF", "nopt")
+        # Mesa and Triton (which torch and timm load) each bring an LLVM of their own. Triton's
+        # crashes the process if Mesa's was loaded first; the other way round both work.
+        with contextlib.suppress(ImportError):
+            importlib.import_module("triton")
         try:
             self._context = moderngl.create_context(
                 standalone=True,

@@ -1,3 +1,6 @@
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 
@@ -79,3 +82,18 @@ def test_a_program_that_does_not_compile_is_named(renderer: Renderer) -> None:
 def test_views_of_another_count_than_times_are_refused(renderer: Renderer) -> None:
     with pytest.raises(InputError, match=r"views have shape \(1, 4\), wanted \(2, 4\)"):
         renderer.draw(PROGRAM, np.zeros(2), STILL, side=32)
+
+
+def test_torch_and_timm_can_be_imported_after_drawing() -> None:
+    """Mesa's and Triton's LLVM do not get on in every order of loading."""
+    code = (
+        "import numpy as np\n"
+        "from procmem_pretrain.grammar import sample_program\n"
+        "from procmem_pretrain.render import Renderer\n"
+        "with Renderer() as renderer:\n"
+        "    renderer.draw(sample_program(3, 0), np.zeros(1), np.eye(4)[:1], side=32)\n"
+        "    import timm\n"
+        "    renderer.draw(sample_program(3, 1), np.zeros(1), np.eye(4)[:1], side=32)\n"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
