@@ -6,9 +6,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from difflib import get_close_matches
 
-from procmem.errors import InputError
+from procmem.errors import unknown_choice
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +38,5 @@ def find_format(name: str) -> Format:
         InputError: unknown name; the message offers the nearest.
     """
     if name not in FORMATS:
-        close = get_close_matches(name, FORMATS, 1)
-        hint = f"did you mean {close[0]!r}?" if close else f"choose from {', '.join(FORMATS)}"
-        raise InputError(f"format is {name!r}; {hint}")
+        raise unknown_choice("format", name, FORMATS)
     return FORMATS[name]

@@ -7,14 +7,12 @@ appendix): `shaders`, `shaders-mixup`, `shaders-kml`, `shaders-kml-mixup`.
 
 from __future__ import annotations
 
-from difflib import get_close_matches
-
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from procmem.errors import InputError
+from procmem.errors import InputError, unknown_choice
 
 PROCESSES = ("shaders", "shaders-mixup", "shaders-kml", "shaders-kml-mixup")
 
@@ -49,9 +47,7 @@ def draw(
         InputError: unknown process, count below 1, or a pool of another form.
     """
     if process not in PROCESSES:
-        close = get_close_matches(process, PROCESSES, 1)
-        hint = f"did you mean {close[0]!r}?" if close else f"choose one of {', '.join(PROCESSES)}"
-        raise InputError(f"process is {process!r}; {hint}")
+        raise unknown_choice("process", process, PROCESSES)
     if count < 1:
         raise InputError(f"count is {count}, wanted 1 or more")
     if images.ndim != 4 or images.shape[1] != 3 or images.dtype != torch.uint8 or not len(images):

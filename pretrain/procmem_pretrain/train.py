@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from procmem.errors import CheckpointError, InputError, TrainingError
+from procmem.manifest import read_manifest
 from procmem_pretrain import checkpoint
 from procmem_pretrain.config import TrainConfig
 from procmem_pretrain.objective import Student, losses
@@ -130,7 +131,7 @@ def train(
     full = save_full(end)
     if end < config.steps:
         return full
-    chain = (*chain, ("training state", checkpoint.load(full)[0].sha256))
+    chain = (*chain, ("training state", read_manifest(full).sha256))
     return save_compact(folder / f"{config.model}.safetensors", config, teacher.vit, pool, chain)
 
 

@@ -5,7 +5,6 @@ Used by `train.py` (the transformer alone) and by procmem-export (with the reado
 
 from __future__ import annotations
 
-from difflib import get_close_matches
 from typing import Any
 
 import timm
@@ -13,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from procmem.errors import InputError
+from procmem.errors import unknown_choice
 from procmem_pretrain.seeds import torch_seed
 
 # procmem's name -> timm's architecture
@@ -42,9 +41,7 @@ def make_vit(name: str, *, root_seed: int, drop_path: float = 0.0, fixed_side: b
         InputError: unknown name.
     """
     if name not in ARCHITECTURES:
-        close = get_close_matches(name, ARCHITECTURES, 1)
-        hint = f"did you mean {close[0]!r}?" if close else f"choose from {list(ARCHITECTURES)}"
-        raise InputError(f"model is {name!r}; {hint}")
+        raise unknown_choice("model", name, ARCHITECTURES)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(torch_seed(root_seed, "init"))
         return timm.create_model(

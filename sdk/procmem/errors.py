@@ -31,6 +31,12 @@ A message names the thing, the value it got, the value it wanted and the way out
 
 from __future__ import annotations
 
+from difflib import get_close_matches
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
 
 class ProcmemError(Exception):
     """Base of every error that procmem raises on purpose."""
@@ -122,3 +128,18 @@ class ExportError(ProcmemError, RuntimeError):
 
 class ParityError(ExportError):
     """The exported model does not answer as the original does; no file was kept."""
+
+
+def unknown_choice(what: str, value: object, choices: Iterable[str]) -> InputError:
+    """The error for a value that is none of the choices; its message offers the nearest.
+
+    Args:
+        what: the argument, e.g. "device".
+        value: what was given.
+        choices: what is possible, at least one.
+    """
+    names = list(choices)
+    nearest = get_close_matches(str(value), names, n=1, cutoff=0.0)[0]
+    return InputError(
+        f"{what} is {value!r}, wanted one of {', '.join(names)}; did you mean {nearest!r}?"
+    )

@@ -7,10 +7,12 @@ opens or changes a file.
 from __future__ import annotations
 
 import errno
+from collections.abc import Sequence
 from pathlib import Path
 
 from procmem.errors import (
     EmbedderMismatchError,
+    ItemNotFoundError,
     VaultError,
     VaultFormatError,
     VaultFullError,
@@ -95,3 +97,11 @@ def ledger_error(
 def damaged(ledger: Path, what: str) -> VaultFormatError:
     """The error for a ledger that is one, but not sound."""
     return VaultFormatError(f"{ledger} is damaged ({what}); restore it from a backup")
+
+
+def not_held(path: Path, ids: Sequence[int]) -> ItemNotFoundError:
+    """The error for ids, at least one, that were to be deleted and are not in the vault."""
+    more = f" and {len(ids) - 1} more" if len(ids) > 1 else ""
+    return ItemNotFoundError(
+        f"{path} holds no item with id {ids[0]}{more} to erase; nothing was deleted"
+    )

@@ -47,8 +47,9 @@ from procmem.errors import (
     ModelError,
     VaultClosedError,
     VaultError,
+    unknown_choice,
 )
-from procmem.folder import check_binding, holds_vault
+from procmem.folder import check_binding, holds_vault, not_held
 from procmem.image import ImageLike, is_image_like, load_image
 from procmem.index import Index, check_k
 from procmem.ledger import (
@@ -349,7 +350,7 @@ class VisualMemory:
             InputError: a mask does not fit, the protocol is unknown, or no item has a mask.
         """
         if protocol not in ("exact", "paper"):
-            raise InputError(f"protocol is {protocol!r}, wanted 'exact' or 'paper'")
+            raise unknown_choice("protocol", protocol, ("exact", "paper"))
         self._check_open()
         height, width = load_image(image).shape[:2]
         if prompt is not None:
@@ -509,10 +510,7 @@ class VisualMemory:
         chosen = tuple(self._vault.items(wanted))
         missing = sorted(wanted.difference(item.id for item in chosen))
         if missing:
-            more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
-            raise ItemNotFoundError(
-                f"{self.path} holds no item with id {missing[0]}{more}; nothing was deleted"
-            )
+            raise not_held(self.path, missing)
         return chosen
 
     def _similar(self, image: ImageLike, min_similarity: float) -> tuple[Item, ...]:

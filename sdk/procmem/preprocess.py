@@ -11,7 +11,6 @@ other, each rounded to 8 bits. Never reads a file, never looks at a pixel's mean
 
 from __future__ import annotations
 
-import difflib
 import math
 from collections.abc import Iterable
 from typing import Literal, TypeAlias
@@ -20,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from procmem.errors import InputError
+from procmem.errors import InputError, unknown_choice
 from procmem.manifest import Preprocessing
 
 View: TypeAlias = Literal["center", "whole"]
@@ -43,8 +42,7 @@ def decode_min_side(preprocessing: Preprocessing) -> int:
 def check_view(view: str) -> None:
     """Raises InputError unless `view` is one of `VIEWS`; the message offers the nearest."""
     if view not in VIEWS:
-        nearest = difflib.get_close_matches(str(view), VIEWS, n=1, cutoff=0.0)[0]
-        raise InputError(f"view is {view!r}, wanted one of {VIEWS}; did you mean {nearest!r}?")
+        raise unknown_choice("view", view, VIEWS)
 
 
 def center_view(

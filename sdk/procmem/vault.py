@@ -32,7 +32,6 @@ import numpy.typing as npt
 
 from procmem.errors import (
     InputError,
-    ItemNotFoundError,
     VaultClosedError,
     VaultError,
     VaultFormatError,
@@ -47,6 +46,7 @@ from procmem.folder import (
     folder_error,
     holds_vault,
     ledger_error,
+    not_held,
 )
 from procmem.ledger import (
     PAGE_BYTES,
@@ -319,22 +319,15 @@ class Vault:
             self.check_writable()
             missing = sorted(set(wanted) - self.held(wanted))
             if missing:
-                raise ItemNotFoundError(
-                    f"the memory holds no item with id {missing[0]} (nor {len(missing) - 1} other "
-                    f"of the {len(wanted)} given); nothing was deleted"
-                )
-            marked = self.purge_pending
-            try:
-                self._mark()
-                with self._transaction() as connection:
-                    for table in ("items", "dense"):
-                        connection.executemany(
-                            f"DELETE FROM {table} WHERE id = ?", [(id_,) for id_ in wanted]
-                        )
-            except BaseException:
-                if not marked:
-                    self._unmark()
-                raise
+                raise not_held(self.path, missing)
+            # The mark stays if the delete fails: whether a commit went through that did not
+            # return is not known here, and a purge too many at the next opening costs nothing.
+            self._mark()
+            with self._transaction() as connection:
+                for table in ("items", "dense"):
+                    connection.executemany(
+                        f"DELETE FROM {table} WHERE id = ?", [(id_,) for id_ in wanted]
+                    )
 
     def held(self, ids: Iterable[int]) -> set[int]:
         """Those of the ids that the vault holds."""

@@ -10,6 +10,7 @@ from click.testing import CliRunner
 from procmem import Embedder
 from procmem.errors import CheckpointError, ExportError, InputError, ParityError
 from procmem.manifest import read_verified, sha256_of_bytes
+from procmem.preprocess import center_view
 from procmem_export import export as conductor
 from procmem_export.cli import main
 from procmem_export.export import export
@@ -18,8 +19,6 @@ from procmem_export.parity import compare
 from procmem_pretrain import checkpoint
 from procmem_pretrain.config import TrainConfig
 from procmem_pretrain.vit import make_vit
-
-FOLDER_NAME = "exported"
 
 
 def write_checkpoint(folder: Path, *, seed: int) -> Path:
@@ -49,7 +48,7 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def exported(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The CLI's own export, made once: it takes seconds."""
-    output = tmp_path_factory.mktemp(FOLDER_NAME) / "vit-tiny.onnx"
+    output = tmp_path_factory.mktemp("exported") / "vit-tiny.onnx"
     result = CliRunner().invoke(
         main, [str(source), "--out", str(output), "--probes", "4", "--json"]
     )
@@ -86,8 +85,6 @@ def test_torch_and_the_sdk_give_the_same_embedding_of_another_image(
     _, model = checkpoint.load_perception(source)
     with Embedder(exported, device="cpu") as embedder:
         ours = embedder.embed(image)
-        from procmem.preprocess import center_view
-
         view = torch.from_numpy(center_view(image, embedder.manifest.preprocessing))[None]
     with torch.no_grad():
         cls, patches = model(view)

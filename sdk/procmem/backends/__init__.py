@@ -6,14 +6,13 @@ a model is opened, so that `import procmem` costs nothing of it.
 
 from __future__ import annotations
 
-import difflib
 import os
 from typing import Literal, Protocol, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
-from procmem.errors import InputError
+from procmem.errors import unknown_choice
 
 Device: TypeAlias = Literal["auto", "cpu", "cuda"]
 """Where a model runs; "auto" takes a CUDA device if one is usable, else the processor."""
@@ -64,5 +63,4 @@ def _known_device(value: str, origin: str) -> Device:
     for device in DEVICES:
         if value == device:
             return device
-    nearest = difflib.get_close_matches(str(value), DEVICES, n=1, cutoff=0.0)[0]
-    raise InputError(f"{origin} is {value!r}, wanted one of {DEVICES}; did you mean {nearest!r}?")
+    raise unknown_choice(origin, value, DEVICES)
