@@ -1,6 +1,6 @@
 """How well the shipped perception recognizes real images, beside what it must beat.
 
-    python benchmarks/bench_recognition.py DATA [--pool-folder POOL] [--out TABLE.md]
+    python benchmarks/bench_recognition.py DATA [--out TABLE.md]
 
 DATA holds sets as DATA/<set>/memory/<label>/* and DATA/<set>/query/<label>/*. k-NN top-1 in
 percent, k = 20, weights exp(similarity / 0.07), inputs resized to 256 and cropped to 224 (the
@@ -28,8 +28,7 @@ from procmem.evaluate import Embed, evaluate_folders
 from procmem.image import ImageLike, load_image
 from procmem.preprocess import center_view, decode_min_side
 from procmem_pretrain.checkpoint import load_perception
-from procmem_pretrain.config import config_from_dict
-from procmem_pretrain.pool import build_pool
+from procmem_pretrain.config import TrainConfig
 from procmem_pretrain.train import procedural_readout
 from procmem_pretrain.vit import make_vit, statistics
 
@@ -94,20 +93,14 @@ def hog_descriptor(images: Iterable[ImageLike]) -> np.ndarray:
 
 @click.command()
 @click.argument("data", type=click.Path(path_type=Path, exists=True))
-@click.option("--pool-folder", type=click.Path(path_type=Path))
 @click.option("--out", type=click.Path(path_type=Path))
-def main(data: Path, pool_folder: Path | None, out: Path | None) -> None:
+def main(data: Path, out: Path | None) -> None:
     """Prints one Markdown table."""
     manifest, shipped = load_perception(CHECKPOINT)
-    config = config_from_dict(manifest.config)
+    config = TrainConfig(model=str(manifest.config["model"]))
     torch.set_grad_enabled(False)
     random = make_vit(config.model, root_seed=config.root_seed, fixed_side=True)
-    pool = build_pool(
-        config.pool,
-        folder=pool_folder,
-        progress=lambda done, total: click.echo(f"rendered {done} of {total}", err=True),
-    )
-    weight, bias = procedural_readout(random, config, pool)
+    weight, bias = procedural_readout(random, config)
     before = Statistics(random, manifest.preprocessing)
     after = Statistics(shipped.vit, manifest.preprocessing)
     embedder = Embedder()

@@ -71,7 +71,7 @@ def save(
         patch_dim=patch_dim,
         preprocessing=Preprocessing(),
         origin=Origin(
-            process=config.process,
+            process=config.images.process,
             root_seed=config.root_seed,
             program_set_sha256=program_set_sha256,
             code_version=_code_version(),

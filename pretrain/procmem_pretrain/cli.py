@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,20 +21,52 @@ from procmem.errors import InputError, TrainingError
 
 Command = Callable[..., Any]
 
+_PROGRAMS_HELP = "bundled, endless, or a bank file."
+
+# Images that `render` draws at a time; part of what a seed means.
+_RENDER_BATCH = 64
+
 if TYPE_CHECKING:
+    from procmem_pretrain.stream import StreamConfig
     from procmem_pretrain.train import StepReport
 
 
+_IMAGE_OPTIONS = (
+    click.option("--process", default="shaders-kml-mixup", show_default=True, help="Which images."),
+    click.option("--n", "count", default=64, show_default=True, help="How many images."),
+    click.option("--seed", default=0, show_default=True, help="Equal seeds, equal images."),
+    click.option("--programs", default="bundled", show_default=True, help=_PROGRAMS_HELP),
+    click.option(
+        "--shaders",
+        type=click.Path(path_type=Path),
+        help="Folder of your own GLSL files to draw instead of programs.",
+    ),
+    click.option(
+        "--protocol",
+        type=click.Choice(["exact", "paper"]),
+        default="exact",
+        show_default=True,
+        help="paper: the published procedure to the letter.",
+    ),
+    click.option(
+        "--renderer",
+        default="auto",
+        show_default=True,
+        help="auto, torch, gl-fragment, gl-compute.",
+    ),
+    click.option("--device", default="cpu", show_default=True, help="Where images are mixed."),
+    click.option("--workers", default=0, show_default=True, help="Processes that draw ahead."),
+)
+
+
 def _image_options(*, side: int) -> Callable[[Command], Command]:
-    """The options that name images: process, count, side, seed."""
+    """The options that name images and how they are made."""
 
     def decorate(command: Command) -> Command:
-        for option in (
-            click.option("--seed", default=0, show_default=True, help="Equal seeds, equal images."),
-            click.option("--side", default=side, show_default=True, help="Pixels of one image."),
-            click.option("--n", "count", default=64, show_default=True, help="How many images."),
-            click.option("--process", default="shaders-kml-mixup", show_default=True),
-        ):
+        command = click.option(
+            "--side", default=side, show_default=True, help="Pixels of one image."
+        )(command)
+        for option in reversed(_IMAGE_OPTIONS):
             command = option(command)
         return command
 
@@ -49,28 +81,126 @@ def main() -> None:
 
 @main.command()
 @_image_options(side=256)
-@click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder for PNG files.")
-def render(process: str, count: int, side: int, seed: int, out: Path) -> None:
-    """Writes procedural images as PNG files."""
-    from PIL import Image
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder to write.")
+@click.option("--shards", is_flag=True, help="WebDataset shards (tar) instead of single files.")
+@click.option("--images-per-shard", default=1000, show_default=True)
+@click.option(
+    "--format",
+    "image_format",
+    type=click.Choice(["png", "jpeg", "webp"]),
+    default="png",
+    show_default=True,
+)
+@click.option("--quality", type=int, help="1 to 100, of jpeg and webp.")
+def render(
+    count: int,
+    out: Path,
+    shards: bool,
+    images_per_shard: int,
+    image_format: str,
+    quality: int | None,
+    renderer: str,
+    device: str,
+    workers: int,
+    **named: Any,
+) -> None:
+    """Writes procedural images as files; run again, it goes on where it stopped."""
+    from procmem_pretrain.image_files import Encoding, write_folder, write_shards
+    from procmem_pretrain.stream import ImageStream
 
-    images = _draw(process, count, side, seed)
-    out.mkdir(parents=True, exist_ok=True)
-    for number, image in enumerate(images):
-        Image.fromarray(image).save(out / f"{process}-{seed}-{number:06d}.png")
-    click.echo(f"{len(images)} images of {process} in {out}")
+    config = _stream_config(pool_images=min(2048, 16 + 8 * count), **named)
+    encoding = Encoding(image_format, quality)  # type: ignore[arg-type]  # click checked it
+
+    def images_from(position: int) -> Iterator[npt.NDArray[np.uint8]]:
+        with ImageStream(
+            config,
+            batch=_RENDER_BATCH,
+            device=device,
+            renderer=renderer,
+            workers=workers,
+            start=position // _RENDER_BATCH,
+        ) as stream:
+            skip = position % _RENDER_BATCH
+            for batch in stream:
+                yield from batch.permute(0, 2, 3, 1).cpu().numpy()[skip:]
+                skip = 0
+
+    described = dataclasses.asdict(config)
+    with progress_bar("rendering images") as progress:
+        if shards:
+            write_shards(
+                images_from,
+                out,
+                count=count,
+                images_per_shard=images_per_shard,
+                encoding=encoding,
+                configuration=described,
+                progress=progress,
+            )
+        else:
+            write_folder(
+                images_from,
+                out,
+                count=count,
+                encoding=encoding,
+                configuration=described,
+                progress=progress,
+            )
+    click.echo(f"{count} images of {config.process} in {out}")
 
 
 @main.command()
 @_image_options(side=128)
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Picture to write.")
-def sheet(process: str, count: int, side: int, seed: int, out: Path) -> None:
+def sheet(count: int, out: Path, renderer: str, device: str, workers: int, **named: Any) -> None:
     """Draws a contact sheet: many images in one picture."""
     from procmem_pretrain.sheet import contact_sheet
+    from procmem_pretrain.stream import ImageStream
 
-    images = _draw(process, count, side, seed)
+    # About one image a program, so that a sheet shows as many programs as it can.
+    config = _stream_config(images_per_program=2, pool_images=16 + 4 * count, **named)
+    with (
+        progress_bar("drawing programs") as progress,
+        ImageStream(
+            config,
+            batch=count,
+            device=device,
+            renderer=renderer,
+            workers=workers,
+            progress=progress,
+        ) as stream,
+    ):
+        images = next(stream).permute(0, 2, 3, 1).cpu().numpy()
     contact_sheet(images).save(out)
-    click.echo(f"{len(images)} images of {process} in {out}")
+    click.echo(f"{count} images of {config.process} in {out}")
+
+
+@main.command()
+@click.option("--seed", default=0, show_default=True, help="Of the programs.")
+@click.option("--n", "count", default=20_000, show_default=True, help="How many are accepted.")
+@click.option("--workers", default=1, show_default=True, help="Processes that probe programs.")
+@click.option("--out", type=click.Path(path_type=Path), help="File to write.")
+@click.option(
+    "--verify", type=click.Path(path_type=Path), help="Bank file, or bundled, to check instead."
+)
+def bank(seed: int, count: int, workers: int, out: Path | None, verify: Path | None) -> None:
+    """Builds a bank of accepted programs, or verifies one; an interrupted build goes on."""
+    from procmem_pretrain.bank import build_bank, load_bank
+
+    if (out is None) == (verify is None):
+        raise InputError("name either --out FILE to build a bank, or --verify FILE to check one")
+    if verify is not None:
+        checked = load_bank(None if str(verify) == "bundled" else verify)
+        with progress_bar("growing programs") as progress:
+            checked.verify(progress=progress)
+        click.echo(f"{len(checked)} programs, {checked.program_set_sha256}: verified")
+        return
+    assert out is not None
+    with progress_bar("probing programs") as progress:
+        built = build_bank(out, root_seed=seed, accepted=count, workers=workers, progress=progress)
+    reasons = ", ".join(f"{len(numbers)} {reason}" for reason, numbers in built.rejected.items())
+    click.echo(f"{len(built)} programs of {built.considered} in {out}; rejected: {reasons}")
+    click.echo(f"program set {built.program_set_sha256}")
 
 
 @main.command(
@@ -88,7 +218,8 @@ def train(context: click.Context) -> None:
         path = run(
             arguments.config,
             arguments.folder,
-            pool_folder=arguments.pool_folder,
+            renderer=arguments.renderer,
+            workers=arguments.workers,
             stop_after=arguments.stop_after,
             checkpoint_seconds=arguments.checkpoint_seconds,
             report=_show_step,
@@ -101,28 +232,25 @@ def train(context: click.Context) -> None:
 
 @main.command()
 @click.argument("checkpoint", type=click.Path(path_type=Path))
-@click.option("--pool-folder", type=click.Path(path_type=Path), help="Rendered images to reuse.")
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="<name>.safetensors")
-def compact(checkpoint: Path, pool_folder: Path | None, out: Path) -> None:
+def compact(checkpoint: Path, out: Path) -> None:
     """Keeps of a CHECKPOINT what export needs: the teacher, in float16, and a fresh readout."""
     from procmem_pretrain import checkpoint as files
     from procmem_pretrain.config import config_from_dict
-    from procmem_pretrain.pool import build_pool
+    from procmem_pretrain.jobs import program_set
     from procmem_pretrain.train import save_compact
 
     if out.suffix != ".safetensors":
         raise InputError(f"output is {out}, wanted a name that ends in .safetensors")
     manifest, model = files.load_perception(checkpoint)
     config = config_from_dict(manifest.config)
-    with progress_bar("rendering programs") as progress:
-        pool = build_pool(config.pool, folder=pool_folder, progress=progress)
-    if pool.program_set_sha256 != manifest.origin.program_set_sha256:
+    if program_set(config.images.jobs) != manifest.origin.program_set_sha256:
         raise TrainingError(
-            f"this procmem draws other programs from seed {config.pool.root_seed} than "
-            f"{checkpoint} was trained on; use version {manifest.origin.code_version}"
+            f"this procmem draws other programs than {checkpoint} was trained on; "
+            f"use version {manifest.origin.code_version}"
         )
     chain = (*manifest.origin.chain, ("training state", manifest.sha256))
-    save_compact(out, config, model.vit, pool, chain, step=manifest.origin.steps)
+    save_compact(out, config, model.vit, chain, step=manifest.origin.steps)
     click.echo(f"wrote {out}")
 
 
@@ -143,27 +271,19 @@ def inspect(checkpoint: Path, as_json: bool) -> None:
     click.echo(f"  seed {origin.root_seed}, programs {origin.program_set_sha256[:16]}...")
 
 
-def _draw(process: str, count: int, side: int, seed: int) -> npt.NDArray[np.uint8]:
-    import torch
+def _stream_config(
+    *, shaders: Path | None, seed: int, pool_images: int, images_per_program: int = 8, **named: Any
+) -> StreamConfig:
+    """The configuration of `_IMAGE_OPTIONS`."""
+    from procmem_pretrain.stream import StreamConfig
 
-    from procmem_pretrain.pool import PoolConfig, build_pool
-    from procmem_pretrain.processes import draw
-    from procmem_pretrain.seeds import stream
-
-    # Enough programs that an image rarely shares one with another, and a few more, because some
-    # draw nothing usable (about 1 in 20).
-    programs = 16 + count + count // 4
-    config = PoolConfig(root_seed=seed, programs=programs, images_per_program=2, side=side)
-    with progress_bar("rendering programs") as progress:
-        pool = build_pool(config, progress=progress)
-    if process == "shaders":
-        # One image a program, in order, so that a sheet shows as many programs as it has images.
-        _, first = np.unique(pool.program_numbers, return_index=True)
-        return np.asarray(pool.images[first[:count]])
-    images = torch.from_numpy(pool.images).permute(0, 3, 1, 2)
-    drawn = draw(process, images, count, random=stream(seed, "sheet"))
-    levels = (drawn * 255).round().to(torch.uint8).permute(0, 2, 3, 1)
-    return np.asarray(levels)
+    return StreamConfig(
+        root_seed=seed,
+        shaders=None if shaders is None else str(shaders),
+        pool_images=pool_images,
+        images_per_program=images_per_program,
+        **named,
+    )
 
 
 def _show_step(line: StepReport) -> None:

@@ -11,8 +11,7 @@ from typing import Any, Literal
 
 from procmem.errors import InputError
 from procmem_pretrain.crops import ViewConfig
-from procmem_pretrain.pool import PoolConfig
-from procmem_pretrain.processes import PROCESSES
+from procmem_pretrain.stream import StreamConfig
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,9 +36,8 @@ class TrainConfig:
     Attributes:
         model: architecture, a key of `vit.ARCHITECTURES`.
         root_seed: of initial weights and of every random choice.
-        process: which procedural images (`processes.PROCESSES`).
-        pool: the rendered images that the process mixes from.
-        kml_side: side at which K-means makes its masks, pixels (256 is the paper's).
+        images: which procedural images; smaller ones, and masks from fewer pixels, than the
+            paper's, because two cores would otherwise spend their time on them.
         steps: optimizer steps in all.
         batch: images per step.
         phases: resolutions, first to last.
@@ -66,9 +64,9 @@ class TrainConfig:
 
     model: str = "vit-tiny"
     root_seed: int = 0
-    process: str = "shaders-kml-mixup"
-    pool: PoolConfig = field(default_factory=PoolConfig)
-    kml_side: int = 64
+    images: StreamConfig = field(
+        default_factory=lambda: StreamConfig(side=144, mask_side=64, pool_images=4096)
+    )
     steps: int = 4000
     batch: int = 128
     phases: tuple[Phase, ...] = (Phase(0.88, 128, 0.5), Phase(0.12, 192, 0.4))
@@ -94,9 +92,7 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         problems = []
-        if self.process not in PROCESSES:
-            problems.append(f"process is {self.process!r}, wanted one of {', '.join(PROCESSES)}")
-        for name in ("steps", "batch", "projection", "kml_side"):
+        for name in ("steps", "batch", "projection"):
             if getattr(self, name) < 1:
                 problems.append(f"{name} is {getattr(self, name)}, wanted 1 or more")
         if self.batch < 2:
@@ -146,7 +142,7 @@ def config_from_dict(fields: dict[str, Any]) -> TrainConfig:
     """
     try:
         known = dict(fields)
-        known["pool"] = PoolConfig(**known["pool"])
+        known["images"] = StreamConfig(**known["images"])
         known["phases"] = tuple(Phase(**phase) for phase in known["phases"])
         for name in ("local_scale", "global_scale"):
             known[name] = tuple(known[name])

@@ -1,62 +1,37 @@
-"""Seed -> program: a typed expression graph over `operations.py`. No GL, no torch.
+"""Seed -> program: a typed expression graph over `operations/`. No GL, no torch.
 
-Takes a stream from `seeds.py`, gives `Program` to `emit_glsl.py`. A program is data with one
-canonical text; its id is the SHA-256 of that text, so equal ids mean equal pictures.
+Takes a stream from `seeds.py`, gives `Program` to the emitters. A program grows from the color of
+its picture down to the plane: every operation asks for inputs of its types, until the depth drawn
+for the program is used up.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
 
 import numpy as np
 
 from procmem.errors import InputError
 from procmem_pretrain.operations import OPERATIONS, Operation, Parameter, Type
+from procmem_pretrain.program import PLANE, Node, Program
 from procmem_pretrain.seeds import stream
 
-# Past this size a program grows only to its nearest end: the time that a driver takes to compile
-# grows faster than the variety (Mesa's software rasterizer: 0.1 s at 10 nodes, 0.8 s at 50).
-MAX_NODES = 16
+# Changes whenever equal seeds would give other programs; part of a bank's and a model's origin.
+GRAMMAR = "2"
+
+# Past this size a program grows only to its nearest ends: pictures of more parts look alike (all
+# busy), and take longer to compile and to draw.
+MAX_NODES = 24
+
+# Chances, chosen by looking at contact sheets: deeper is busier, shallower is duller.
+_DEPTHS = (0.15, 0.3, 0.35, 0.2)  # of a color: 0 is one palette, 3 up to eight layers
+_COMBINE_SCALARS = 0.4
+_COMBINE_SHAPES = 0.4
+_ANOTHER_WARP = 0.5
+_REUSE_PLANE = 0.45
 
 _Allowed = Callable[[Operation], bool]
-
-
-@dataclass(frozen=True, slots=True)
-class Node:
-    """One operation applied to earlier nodes.
-
-    Attributes:
-        operation: key into `OPERATIONS`, or "plane" for the picture's own coordinates.
-        inputs: indices of earlier nodes.
-        parameters: numbers in the order of the operation's parameters.
-    """
-
-    operation: str
-    inputs: tuple[int, ...] = ()
-    parameters: tuple[float, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Program:
-    """A picture as a graph: nodes in order of evaluation, the last one gives the color."""
-
-    nodes: tuple[Node, ...]
-
-    @property
-    def text(self) -> str:
-        """The canonical text: a line per node, `index operation inputs | parameters`."""
-        return "\n".join(
-            f"{index} {node.operation} {' '.join(map(str, node.inputs))} | "
-            f"{' '.join(repr(value) for value in node.parameters)}"
-            for index, node in enumerate(self.nodes)
-        )
-
-    @property
-    def id(self) -> str:
-        """SHA-256 of the canonical text, lowercase hexadecimal."""
-        return hashlib.sha256(self.text.encode()).hexdigest()
 
 
 def sample_program(root_seed: int, number: int) -> Program:
@@ -74,7 +49,7 @@ def sample_program(root_seed: int, number: int) -> Program:
     return _Sampler(stream(root_seed, "program", number)).program()
 
 
-def program_set_sha256(programs: list[Program]) -> str:
+def program_set_sha256(programs: Iterable[Program]) -> str:
     """One hash for a list of programs: SHA-256 over their ids in order."""
     digest = hashlib.sha256()
     for program in programs:
@@ -83,52 +58,73 @@ def program_set_sha256(programs: list[Program]) -> str:
 
 
 class _Sampler:
-    """Grows one program from the output down; `depth` left decides how bushy a branch may be."""
+    """Grows one program; `depth` left decides how bushy a branch may be."""
 
     def __init__(self, random: np.random.Generator) -> None:
         self._random = random
-        self._nodes: list[Node] = [Node("plane")]
-        # Coordinates made so far: parts of a picture that share one look like parts of one thing.
-        self._coords: list[int] = [0]
+        self._nodes: list[Node] = [Node(PLANE)]
+        # Planes made so far: parts of a picture that share one look like parts of one thing.
+        self._planes: list[int] = [0]
+        # One to three hues and one vividness for the whole picture, as scenes have them.
+        base = random.random()
+        self._hues = (base + random.choice([0.0, 0.5, 0.08, -0.08, 0.33], size=3)) % 1.0
+        self._vividness = random.random()
 
     def program(self) -> Program:
-        self._color(depth=int(self._random.integers(0, 3)))
+        self._color(int(self._random.choice(len(_DEPTHS), p=_DEPTHS)))
         return Program(tuple(self._nodes))
 
+    def _may_grow(self, depth: int, chance: float = 1.0) -> bool:
+        return depth > 0 and len(self._nodes) < MAX_NODES and self._random.random() < chance
+
     def _color(self, depth: int) -> int:
-        combining = depth > 0 and len(self._nodes) < MAX_NODES
-        name = self._choose("color", lambda op: combining == ("color" in op.inputs))
-        return self._apply(name, depth - 1)
+        combining = self._may_grow(depth)
+        return self._apply("color", lambda op: combining == ("color" in op.inputs), depth - 1)
 
     def _scalar(self, depth: int) -> int:
-        combining = depth > 0 and len(self._nodes) < MAX_NODES and self._random.random() < 0.45
-        name = self._choose("scalar", lambda op: combining == ("scalar" in op.inputs))
-        return self._apply(name, depth - 1)
+        combining = self._may_grow(depth, _COMBINE_SCALARS)
+        return self._apply("scalar", lambda op: combining == ("scalar" in op.inputs), depth - 1)
 
-    def _coord(self) -> int:
-        if len(self._coords) > 1 and self._random.random() < 0.4:
-            return int(self._random.choice(self._coords))
+    def _distance(self, depth: int) -> int:
+        combining = self._may_grow(depth, _COMBINE_SHAPES)
+        return self._apply("distance", lambda op: combining == ("distance" in op.inputs), depth - 1)
+
+    def _field(self) -> int:
+        # A height is asked at many points, so it stays one texture or one shape.
+        return self._apply("scalar", lambda op: op.inputs in (("coord",), ("distance",)), 0)
+
+    def _plane(self) -> int:
+        if len(self._planes) > 1 and self._random.random() < _REUSE_PLANE:
+            return int(self._random.choice(self._planes))
         index = 0
         # Geometric number of warps: most patterns sit on a lightly bent plane, some deep in one.
-        while self._random.random() < 0.5 and len(self._nodes) < MAX_NODES:
-            operation = self._choose("coord", lambda _: True)
-            index = self._append(operation, (index,))
-        self._coords.append(index)
+        while self._random.random() < _ANOTHER_WARP and len(self._nodes) < MAX_NODES:
+            name = self._choose("coord", lambda _: True)
+            inputs = [index]
+            if "scalar" in OPERATIONS[name].inputs:
+                inputs.append(self._apply("scalar", lambda op: op.inputs == ("coord",), 0, index))
+            index = self._append(name, tuple(inputs))
+        self._planes.append(index)
         return index
 
-    def _apply(self, name: str, depth: int) -> int:
+    def _apply(self, output: Type, allowed: _Allowed, depth: int, plane: int | None = None) -> int:
+        name = self._choose(output, allowed)
         inputs = []
         for kind in OPERATIONS[name].inputs:
             if kind == "coord":
-                inputs.append(self._coord())
+                inputs.append(self._plane() if plane is None else plane)
             elif kind == "scalar":
-                inputs.append(self._scalar(min(depth, 2) if depth > 0 else 1))
+                inputs.append(self._scalar(min(max(depth, 1), 2)))
+            elif kind == "distance":
+                inputs.append(self._distance(min(max(depth, 1), 2)))
+            elif kind == "field":
+                inputs.append(self._field())
             else:
                 inputs.append(self._color(depth))
         return self._append(name, tuple(inputs))
 
     def _append(self, name: str, inputs: tuple[int, ...]) -> int:
-        parameters = tuple(self._draw(parameter) for parameter in OPERATIONS[name].parameters)
+        parameters = tuple(self._draw(each) for each in OPERATIONS[name].parameters.values())
         self._nodes.append(Node(name, inputs, parameters))
         return len(self._nodes) - 1
 
@@ -138,11 +134,16 @@ class _Sampler:
         return names[int(self._random.choice(len(names), p=weights / weights.sum()))]
 
     def _draw(self, parameter: Parameter) -> float:
-        if parameter.scale == "integer":
-            return float(self._random.integers(int(parameter.low), int(parameter.high) + 1))
+        random, low, high = self._random, parameter.low, parameter.high
+        if parameter.scale in ("integer", "seed"):
+            return float(random.integers(int(low), int(high) + 1))
         if parameter.scale == "log":
-            value = np.exp(self._random.uniform(np.log(parameter.low), np.log(parameter.high)))
+            value = np.exp(random.uniform(np.log(low), np.log(high)))
+        elif parameter.scale == "hue":
+            value = (random.choice(self._hues) + random.normal(0.0, 0.03)) % 1.0
+        elif parameter.scale == "vividness":
+            value = low + (high - low) * random.random() * self._vividness
         else:
-            value = self._random.uniform(parameter.low, parameter.high)
+            value = random.uniform(low, high)
         # Four digits keep the text short and the same on every platform.
         return round(float(value), 4)

@@ -1,6 +1,6 @@
 """What one training step computes: views of fresh images through student and teacher -> losses.
 
-Takes images of `processes.py`, views of `crops.py` and the terms of `losses.py`; called by
+Takes images of `stream.py`, views of `crops.py` and the terms of `losses.py`; called by
 `train.py`. All randomness is a function of (root_seed, step).
 """
 
@@ -15,7 +15,6 @@ from procmem_pretrain.config import TrainConfig
 from procmem_pretrain.crops import make_view
 from procmem_pretrain.descriptors import CHANNELS, cell_descriptors, layout_targets, patch_targets
 from procmem_pretrain.losses import alignment, coding_rate, regression
-from procmem_pretrain.processes import draw
 from procmem_pretrain.seeds import stream, torch_seed
 from procmem_pretrain.vit import make_vit
 
@@ -64,14 +63,14 @@ def losses(
     Args:
         config: of the run.
         step: decides every random choice.
-        images: (P, 3, S, S) uint8 pool.
+        images: (B, 3, S, S) uint8, this step's.
         student: sees part of one global view, and the local views.
         teacher: sees another global view whole.
     """
     random = stream(config.root_seed, "step", step)
     torch.manual_seed(torch_seed(config.root_seed, "step", step))  # drop path
     phase = config.phase_at(step)
-    drawn = draw(config.process, images, config.batch, random=random, kml_side=config.kml_side)
+    drawn = images.float().div_(255)
     teacher_view = make_view(drawn, config.teacher_view(phase), random=random)
     global_view = make_view(drawn, config.student_view(phase), random=random)
     local_views = [

@@ -1,6 +1,6 @@
 """Procedural images to compare models on: the same for a seed on every machine with one driver.
 
-Takes a pool of a few programs of its own seed (none of them trained on), gives uint8 images to
+Takes a stream of a seed of its own, gives uint8 images to
 procmem-export's parity gate. Law 3: no real image calibrates or judges a model file.
 """
 
@@ -11,9 +11,7 @@ import numpy.typing as npt
 import torch
 from torch.nn import functional
 
-from procmem_pretrain.pool import PoolConfig, build_pool
-from procmem_pretrain.processes import draw
-from procmem_pretrain.seeds import stream
+from procmem_pretrain.stream import StreamConfig, generate
 
 # Far from the seeds that people train with.
 PROBE_SEED = 2**61 - 1
@@ -33,16 +31,20 @@ def probe_images(count: int, *, side: int = 256) -> npt.NDArray[np.uint8]:
         RenderError: no graphics context.
         InputError: count or side out of range.
     """
-    config = PoolConfig(
-        root_seed=PROBE_SEED, programs=max(8, count // 2), images_per_program=2, side=min(side, 256)
-    )
-    pool = torch.from_numpy(build_pool(config).images).permute(0, 3, 1, 2)
-    plain = draw("shaders", pool, count - count // 2, random=stream(PROBE_SEED, "probe", 0))
-    mixed = draw(
-        "shaders-kml-mixup", pool, count // 2, random=stream(PROBE_SEED, "probe", 1), kml_side=64
-    )
-    images = torch.cat([plain, mixed])
-    if side != config.side:
-        images = functional.interpolate(images, size=(side, side), mode="bilinear")
-    levels = (images * 255).round().to(torch.uint8)
-    return np.ascontiguousarray(levels.permute(0, 2, 3, 1).numpy())
+    drawn_side = min(side, 256)
+    parts = []
+    for process, number in (("shaders", count - count // 2), ("shaders-kml-mixup", count // 2)):
+        config = StreamConfig(
+            process=process,
+            root_seed=PROBE_SEED,
+            side=drawn_side,
+            pool_images=max(8, count),
+            images_per_program=2,
+            mask_side=64,
+        )
+        parts.append(generate(config, number))
+    images = torch.cat(parts)
+    if side != drawn_side:
+        resized = functional.interpolate(images.float(), size=(side, side), mode="bilinear")
+        images = resized.round().to(torch.uint8)
+    return np.ascontiguousarray(images.permute(0, 2, 3, 1).numpy())

@@ -1,152 +1,171 @@
-"""Images from images: the procedural processes of the paper, batched on any torch device.
+"""Images from images: the procedural processes, as small pieces that compose.
 
-Takes uint8 images of a `pool.py`, gives float images in [0, 1] to `crops.py`. Names and rules are
-those of "Separating Knowledge and Perception with Procedural Data" (ICML 2025, section 3 and its
-appendix): `shaders`, `shaders-mixup`, `shaders-kml`, `shaders-kml-mixup`.
+Takes a pool of uint8 images of `jobs.py`, gives float images in [0, 1] to `stream.py`. A source
+draws images; `mixup` and `kml` make a source out of another. Names and rules of the published ones
+are those of "Separating Knowledge and Perception with Procedural Data" (ICML 2025, section 3 and
+its appendix); `objects` is our own.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Literal
+
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional
 
-from procmem.errors import InputError, unknown_choice
+from procmem.errors import InputError, TrainingError, unknown_choice
+from procmem_pretrain.kml import MASK_SIDE, kml_mask
+from procmem_pretrain.objects import scenes
+from procmem_pretrain.stylegan import stylegan
 
-PROCESSES = ("shaders", "shaders-mixup", "shaders-kml", "shaders-kml-mixup")
+Source = Callable[[int, np.random.Generator], Tensor]
+"""(count, random) -> (count, 3, S, S) float32 in [0, 1]. Equal generators, equal images."""
 
-# Paper: "Shaders Mixup" is a weighted sum of six images.
-MIXUP_IMAGES = 6
-# Paper: masks come from K-means with K = 2 on a 256 x 256 image, three Lloyd iterations.
-KML_SIDE = 256
-KML_ITERATIONS = 3
+Weights = Literal["uniform", "dirichlet", "equal"]
+
+PROCESSES = (
+    "shaders",
+    "shaders-mixup",
+    "shaders-kml",
+    "shaders-kml-mixup",
+    "stylegan",
+    "objects",
+)
+
+# Chances that a source of real variety gives one-color images this often in a row are nil.
+_MAX_REDRAWS = 20
 
 
-def draw(
-    process: str,
-    images: Tensor,
-    count: int,
+def make_process(
+    name: str,
+    pool: Tensor,
     *,
-    random: np.random.Generator,
-    kml_side: int = KML_SIDE,
-) -> Tensor:
-    """Draws `count` images of a process from a pool.
+    protocol: Literal["exact", "paper"] = "exact",
+    mask_side: int | None = None,
+    seed: int = 0,
+) -> Source:
+    """A process by its name.
 
     Args:
-        process: one of `PROCESSES`.
-        images: (P, 3, S, S) uint8 pool, on any device.
-        count: B, 1 or more.
-        random: decides which pool images and which weights; nothing else is random.
-        kml_side: side at which K-means runs; 256 is the paper's, smaller is faster.
-
-    Returns:
-        (B, 3, S, S) float32 in [0, 1] on the pool's device.
+        name: one of `PROCESSES`.
+        pool: (P, 3, S, S) uint8 images to draw from; of "stylegan" only its S and device count.
+        protocol: "paper" is the published procedure to the letter and refuses other mask sides.
+        mask_side: where K-means runs, pixels; None is the paper's 256, less is faster.
+        seed: of the untrained generator's weights.
 
     Raises:
-        InputError: unknown process, count below 1, or a pool of another form.
+        InputError: unknown process, or a pool of another form.
     """
-    if process not in PROCESSES:
-        raise unknown_choice("process", process, PROCESSES)
-    if count < 1:
-        raise InputError(f"count is {count}, wanted 1 or more")
-    if images.ndim != 4 or images.shape[1] != 3 or images.dtype != torch.uint8 or not len(images):
+    if pool.ndim != 4 or pool.shape[1] != 3 or pool.dtype != torch.uint8 or not len(pool):
         raise InputError(
-            f"pool has shape {tuple(images.shape)} and {images.dtype}, wanted (P, 3, S, S) uint8"
+            f"pool has shape {tuple(pool.shape)} and {pool.dtype}, wanted (P, 3, S, S) uint8"
         )
-    if process == "shaders":
-        return _take(images, count, random)
-    if process == "shaders-mixup":
-        return mixup(_groups(images, count, MIXUP_IMAGES, random), random=random)
-    if process == "shaders-kml":
-        return _draw_kml(images, count, random, kml_side)
-    # Paper: "Shaders KML Mixup" is the plain mean of two KML images.
-    pair = _draw_kml(images, 2 * count, random, kml_side)
-    return 0.5 * (pair[:count] + pair[count:])
+    side = MASK_SIDE if mask_side is None else mask_side
+    if side < 8:
+        raise InputError(f"mask side is {side}, wanted 8 or more")
+    if protocol == "paper" and side != MASK_SIDE:
+        raise InputError(f"mask side is {side}, but the paper's protocol has {MASK_SIDE}")
+    images = shaders(pool)
+    if name == "shaders":
+        return images
+    if name == "shaders-mixup":
+        return mixup(images, images=6)
+    if name == "shaders-kml":
+        return kml(images, mask_side=side)
+    if name == "shaders-kml-mixup":
+        return mixup(kml(images, mask_side=side), images=2, weights="equal")
+    if name == "stylegan":
+        return stylegan(side=pool.shape[-1], seed=seed, device=pool.device)
+    if name == "objects":
+        return objects(images)
+    raise unknown_choice("process", name, PROCESSES)
 
 
-def mixup(groups: Tensor, *, random: np.random.Generator) -> Tensor:
-    """Weighted sum over a group, weights U(0, 1) normalized to sum 1 (paper, Shaders Mixup).
+def shaders(pool: Tensor) -> Source:
+    """Images of the pool, with replacement (paper, Shaders: one random program an image)."""
+
+    def draw(count: int, random: np.random.Generator) -> Tensor:
+        chosen = torch.from_numpy(random.integers(0, len(pool), count)).to(pool.device)
+        return pool[chosen].float().div_(255)
+
+    return draw
+
+
+def mixup(source: Source, *, images: int = 6, weights: Weights = "uniform") -> Source:
+    """Weighted sums of several images (paper, Shaders Mixup: six, weights U(0, 1) normalized).
 
     Args:
-        groups: (B, M, 3, S, S) float32.
-        random: draws the weights.
-
-    Returns:
-        (B, 3, S, S) float32.
+        source: what is mixed.
+        images: how many, 1 or more.
+        weights: "uniform" are U(0, 1) divided by their sum, "dirichlet" are Dirichlet(1), "equal"
+            is the plain mean.
     """
-    drawn = random.uniform(0.0, 1.0, groups.shape[:2]).astype(np.float32)
-    weights = torch.from_numpy(drawn / drawn.sum(axis=1, keepdims=True)).to(groups.device)
-    return torch.einsum("bm,bmchw->bchw", weights, groups)
+    if images < 1:
+        raise InputError(f"images is {images}, wanted 1 or more")
+    if weights not in ("uniform", "dirichlet", "equal"):
+        raise unknown_choice("weights", weights, ("uniform", "dirichlet", "equal"))
+
+    def draw(count: int, random: np.random.Generator) -> Tensor:
+        shares = _shares(weights, count, images, random)
+        total = None
+        for column in shares.T:
+            part = source(count, random)
+            share = torch.from_numpy(column).to(part.device)[:, None, None, None]
+            total = part.mul_(share) if total is None else total.addcmul_(part, share)
+        assert total is not None
+        return total
+
+    return draw
 
 
-def kml_mask(images: Tensor, *, side: int = KML_SIDE) -> Tensor:
-    """Soft masks from K-means in color space (paper, K-Means Leaves).
+def kml(source: Source, *, mask_side: int = MASK_SIDE) -> Source:
+    """M * s2 + (1 - m) * s3, m the K-means mask of s1 (paper, Shaders KML).
 
-    Resize to side x side; K = 2 in RGB in [0, 1], initial centroids the lexicographically first
-    and last color, three Lloyd iterations; mask = (label 0); 3 x 3 box blur; bilinear resize to
-    the images' size; 3 x 3 box blur.
+    s1, s2 and s3 are drawn with replacement; an s1 of one color, which has no two clusters, is
+    drawn again.
 
-    Args:
-        images: (B, 3, S, S) float32 in [0, 1]. An image of one color gives a mask of ones.
-        side: where K-means runs, pixels.
-
-    Returns:
-        (B, 1, S, S) float32 in [0, 1].
+    Raises (when drawn from):
+        TrainingError: the source gives images of one color only.
     """
-    count, _, height, width = images.shape
-    small = functional.interpolate(
-        images, size=(side, side), mode="bilinear", antialias=True, align_corners=False
-    )
-    pixels = small.clamp(0, 1).flatten(2)  # (B, 3, side * side)
-    # A color as one integer orders colors lexicographically; 8 bits a channel, as in the files
-    # that the paper's procedure reads.
-    levels = (pixels * 255).round().to(torch.int32)
-    key = (levels[:, 0] << 16) + (levels[:, 1] << 8) + levels[:, 2]  # (B, side * side)
-    first, last = key.argmin(dim=1), key.argmax(dim=1)
-    rows = torch.arange(count, device=images.device)
-    low, high = pixels[rows, :, first], pixels[rows, :, last]  # (B, 3) each
-    for _ in range(KML_ITERATIONS):
-        nearer_low = _nearer(pixels, low, high)
-        weight = nearer_low.to(pixels.dtype).unsqueeze(1)  # (B, 1, side * side)
-        low = _mean_where(pixels, weight, low)
-        high = _mean_where(pixels, 1 - weight, high)
-    mask = _nearer(pixels, low, high).to(images.dtype).reshape(count, 1, side, side)
-    mask = _box_blur(mask)
-    mask = functional.interpolate(mask, size=(height, width), mode="bilinear", align_corners=False)
-    return _box_blur(mask)
+
+    def draw(count: int, random: np.random.Generator) -> Tensor:
+        mask, plain = kml_mask(source(count, random), side=mask_side)
+        for _ in range(_MAX_REDRAWS):
+            again = int(plain.sum())
+            if again == 0:
+                break
+            mask[plain], still = kml_mask(source(again, random), side=mask_side)
+            plain = plain.masked_scatter(plain, still)
+        else:
+            raise TrainingError("K-means needs images of two colors, the source gives one only")
+        inside, outside = source(count, random), source(count, random)
+        return torch.lerp(outside, inside, mask)
+
+    return draw
 
 
-def _nearer(pixels: Tensor, low: Tensor, high: Tensor) -> Tensor:
-    # |x - a|^2 <= |x - b|^2 is a half-space test: one product instead of two distances.
-    direction = (high - low).unsqueeze(1)  # (B, 1, 3)
-    middle = ((high * high).sum(1) - (low * low).sum(1)).unsqueeze(1) / 2  # (B, 1)
-    return torch.bmm(direction, pixels).squeeze(1) <= middle
+def objects(source: Source) -> Source:
+    """Scenes of whole objects whose parts differ and move together (ours; see `objects.py`)."""
+
+    def draw(count: int, random: np.random.Generator) -> Tensor:
+        return scenes(source, count, random).images[:, 0]
+
+    return draw
 
 
-def _mean_where(pixels: Tensor, weight: Tensor, fallback: Tensor) -> Tensor:
-    total = weight.sum(dim=2)  # (B, 1)
-    mean = (pixels * weight).sum(dim=2) / total.clamp(min=1)
-    return torch.where(total > 0, mean, fallback)  # an empty cluster keeps its centroid
+def to_uint8(images: Tensor) -> Tensor:
+    """Floats in [0, 1] to levels, rounded half up."""
+    return (images * 255).add_(0.5).clamp_(0, 255).to(torch.uint8)
 
 
-def _box_blur(mask: Tensor) -> Tensor:
-    return functional.avg_pool2d(functional.pad(mask, (1, 1, 1, 1), mode="replicate"), 3, stride=1)
-
-
-def _take(images: Tensor, count: int, random: np.random.Generator) -> Tensor:
-    chosen = torch.from_numpy(random.integers(0, len(images), count)).to(images.device)
-    return images[chosen].float().div_(255)
-
-
-def _groups(images: Tensor, count: int, size: int, random: np.random.Generator) -> Tensor:
-    taken = _take(images, count * size, random)
-    return taken.reshape(count, size, *taken.shape[1:])
-
-
-def _draw_kml(images: Tensor, count: int, random: np.random.Generator, side: int) -> Tensor:
-    # Paper: s2 and s3 are drawn with replacement. The pool holds no image of one color, so that
-    # the redraw of a one-color s1 has happened when the pool was rendered.
-    leaves = _groups(images, count, 3, random)  # (B, 3 images, 3, S, S)
-    mask = kml_mask(leaves[:, 0], side=side)
-    return mask * leaves[:, 1] + (1 - mask) * leaves[:, 2]
+def _shares(
+    weights: Weights, count: int, images: int, random: np.random.Generator
+) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
+    if weights == "equal":
+        return np.full((count, images), 1 / images, np.float32)
+    if weights == "dirichlet":
+        return random.dirichlet(np.ones(images), count).astype(np.float32)
+    drawn = random.uniform(0.0, 1.0, (count, images))
+    return np.asarray(drawn / drawn.sum(axis=1, keepdims=True), np.float32)

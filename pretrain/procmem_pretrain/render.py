@@ -1,63 +1,46 @@
-"""GLSL -> uint8 images, without a window. The only place that makes a graphics context.
+"""Programs -> uint8 images: on OpenGL (fragment or compute shaders) or on torch.
 
-Takes source from `emit_glsl.py`, gives (N, S, S, 3) arrays to `processes.py`. Uses EGL; on a
-machine without a GPU, Mesa's software rasterizer. Never touches a display.
+Takes `Program` from `program.py` and a context from `gl.py`, gives (N, S, S, 3) arrays to
+`jobs.py`. Every renderer draws the same picture (tests/pretrain/test_render.py holds them within
+1/255); which one is faster depends on the machine, and `make_renderer` chooses.
 """
 
 from __future__ import annotations
 
-import contextlib
-import importlib
-import os
+import importlib.util
+import logging
 from types import TracebackType
+from typing import TYPE_CHECKING, Protocol
 
 import moderngl
 import numpy as np
 import numpy.typing as npt
 
-from procmem.errors import InputError, RenderError
-from procmem_pretrain.emit_glsl import MAX_TILES, VERTEX_SHADER, fragment_shader
-from procmem_pretrain.grammar import Program
-
-# An image whose grey values vary less than this (of 255) teaches nothing.
-MIN_STANDARD_DEVIATION = 6.0
-
-_EGL_HELP = (
-    "install the system's EGL and OpenGL libraries "
-    "(Debian and Ubuntu: apt-get install libegl1 libgl1-mesa-dri libgles2)"
+from procmem.errors import InputError, RenderError, unknown_choice
+from procmem_pretrain.emit_glsl import (
+    GROUP_SIDE,
+    MAX_TILES,
+    VERTEX_SHADER,
+    compute_shader,
+    fragment_shader,
 )
+from procmem_pretrain.gl import has_compute, headless_context
+from procmem_pretrain.program import Program
+
+if TYPE_CHECKING:
+    import torch
+    from typing_extensions import Self
+
+RENDERERS = ("auto", "torch", "gl-fragment", "gl-compute")
+
+_log = logging.getLogger(__name__)
 
 
-class Renderer:
-    """A headless graphics context that draws programs. Use as a context manager.
+class Renderer(Protocol):
+    """What draws programs. Use as a context manager."""
 
-    Raises:
-        RenderError: no context could be made; the message says what to install.
-    """
-
-    def __init__(self) -> None:
-        # Mesa's software rasterizer spends longer on optimizing a program than on drawing a few
-        # images with it (measured: 145 ms a program, 93 ms so). Other drivers ignore this.
-        os.environ.setdefault("GALLIVM_PERF", "nopt")
-        # Mesa and Triton (which torch and timm load) each bring an LLVM of their own. Triton's
-        # crashes the process if Mesa's was loaded first; the other way round both work.
-        with contextlib.suppress(ImportError):
-            importlib.import_module("triton")
-        try:
-            self._context = moderngl.create_context(
-                standalone=True,
-                backend="egl",  # type: ignore[arg-type]  # the stub types **settings as dicts
-            )
-        except Exception as error:
-            raise RenderError(f"no EGL graphics context ({error}); {_EGL_HELP}") from error
-        corners = np.array([-1, -1, 1, -1, -1, 1, 1, 1], dtype=np.float32)
-        self._corners = self._context.buffer(corners.tobytes())
-        self._targets: dict[tuple[int, int], moderngl.Framebuffer] = {}
-
-    @property
-    def device(self) -> str:
-        """The driver's name for what draws, e.g. "llvmpipe (LLVM 15.0.6, 256 bits)"."""
-        return str(self._context.info["GL_RENDERER"])
+    name: str
+    device: str
 
     def draw(
         self,
@@ -66,7 +49,7 @@ class Renderer:
         views: npt.NDArray[np.float64],
         *,
         side: int,
-    ) -> npt.NDArray[np.uint8]:
+    ) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.bool_]]:
         """Draws a program once per time and view.
 
         Args:
@@ -76,70 +59,67 @@ class Renderer:
             side: S, pixels.
 
         Returns:
-            (M, S, S, 3) uint8 with M <= N: images that are not finite everywhere or nearly of
-            one color are left out, the others keep their order.
+            images (N, S, S, 3) uint8, upright, and (N,) bool: False where an image has pixels
+            that are not finite numbers.
 
         Raises:
             InputError: shapes disagree.
             RenderError: the driver refuses the program.
         """
-        count = len(times)
-        if views.shape != (count, 4):
-            raise InputError(f"views have shape {views.shape}, wanted ({count}, 4)")
-        try:
-            shader = self._context.program(
-                vertex_shader=VERTEX_SHADER, fragment_shader=fragment_shader(program)
-            )
-        except moderngl.Error as error:
-            raise RenderError(f"program {program.id[:12]} does not compile: {error}") from error
-        vertices = self._context.vertex_array(shader, [(self._corners, "2f", "corner_position")])
-        batches = []
-        try:
-            for first in range(0, count, MAX_TILES):
-                part = slice(first, min(first + MAX_TILES, count))
-                batches.append(self._draw_tiles(shader, vertices, times[part], views[part], side))
-        finally:
-            vertices.release()
-            shader.release()
-        return np.concatenate(batches)
-
-    def _draw_tiles(
-        self,
-        shader: moderngl.Program,
-        vertices: moderngl.VertexArray,
-        times: npt.NDArray[np.float64],
-        views: npt.NDArray[np.float64],
-        side: int,
-    ) -> npt.NDArray[np.uint8]:
-        count = len(times)
-        target = self._target(count, side)
-        target.use()
-        # A compiler removes uniforms that a program does not use; writing those is an error.
-        for name, dtype, values in (("times", "f4", times), ("views", "f4", views)):
-            if name in shader:
-                padded = np.zeros((MAX_TILES, *values.shape[1:]), dtype)
-                padded[:count] = values
-                _uniform(shader, name).write(padded.tobytes())
-        if "side" in shader:
-            _uniform(shader, "side").value = side
-        vertices.render(moderngl.TRIANGLE_STRIP)
-        raw = target.read(components=4, alignment=1)
-        atlas = np.frombuffer(raw, np.uint8).reshape(side, count, side, 4)
-        images = atlas[::-1].transpose(1, 0, 2, 3)  # GL's rows run upward -> (N, S, S, 4)
-        kept = [image[..., :3] for image in images if _is_usable(image)]
-        return np.stack(kept) if kept else np.empty((0, side, side, 3), np.uint8)
-
-    def _target(self, count: int, side: int) -> moderngl.Framebuffer:
-        if (count, side) not in self._targets:
-            texture = self._context.texture((count * side, side), 4)
-            self._targets[count, side] = self._context.framebuffer([texture])
-        return self._targets[count, side]
 
     def close(self) -> None:
-        """Frees the context; the renderer cannot be used afterwards."""
-        self._context.release()
+        """Frees what it holds."""
 
-    def __enter__(self) -> Renderer:
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None: ...
+
+
+def make_renderer(name: str = "auto") -> Renderer:
+    """The renderer of a name.
+
+    "auto" is torch on a CUDA device if there is one (no read-back, no driver to install), else
+    OpenGL. Without a GPU too: a software rasterizer compiles a program in about 70 ms and then
+    draws a picture several times faster than torch on the same cores
+    (benchmarks/bench_render.py). Where OpenGL is missing, torch draws, and a warning is logged.
+
+    Raises:
+        InputError: an unknown name.
+        RenderError: neither OpenGL nor torch is there.
+    """
+    if name not in RENDERERS:
+        raise unknown_choice("renderer", name, RENDERERS)
+    if name == "torch" or (name == "auto" and _has_cuda()):
+        return TorchRenderer("cuda" if name == "auto" else "cpu")
+    try:
+        return GlRenderer(compute={"gl-compute": True, "gl-fragment": False}.get(name))
+    except RenderError as error:
+        if importlib.util.find_spec("torch") is None:
+            raise
+        _log.warning("%s; drawing with torch instead", error)
+        return TorchRenderer()
+
+
+def _has_cuda() -> bool:
+    if importlib.util.find_spec("torch") is None:
+        return False
+    import torch
+
+    return torch.cuda.is_available()
+
+
+class _Closing:
+    """`with` for things that have close()."""
+
+    def close(self) -> None:
+        """Frees what it holds."""
+
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(
@@ -151,11 +131,148 @@ class Renderer:
         self.close()
 
 
-def _uniform(shader: moderngl.Program, name: str) -> moderngl.Uniform:
+class TorchRenderer(_Closing):
+    """Draws with tensor operations.
+
+    Args:
+        device: "cpu", "cuda", "cuda:1"...
+    """
+
+    def __init__(self, device: torch.device | str = "cpu") -> None:
+        self.name = "torch"
+        self.device = str(device)
+
+    def draw(
+        self,
+        program: Program,
+        times: npt.NDArray[np.float64],
+        views: npt.NDArray[np.float64],
+        *,
+        side: int,
+    ) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.bool_]]:
+        """See `Renderer`."""
+        from procmem_pretrain.emit_torch import evaluate
+
+        _check(times, views)
+        images, finite, _ = evaluate(program, times, views, side=side, device=self.device)
+        upright = images.permute(0, 2, 3, 1).contiguous()
+        return np.asarray(upright.cpu()), np.asarray(finite.cpu())
+
+
+class GlRenderer(_Closing):
+    """Draws with OpenGL, without a window.
+
+    Args:
+        compute: use compute shaders; None does where they exist. Hopper GPUs shade fragments on
+            few units and ran compute shaders 30 times faster; Mesa compiles them faster.
+
+    Raises:
+        RenderError: no context could be made, or it has no compute shaders.
+    """
+
+    def __init__(self, *, compute: bool | None = None) -> None:
+        self.context = headless_context()
+        self.device = str(self.context.info["GL_RENDERER"])
+        if compute is None:
+            compute = has_compute(self.context)
+        elif compute and not has_compute(self.context):
+            self.context.release()
+            raise RenderError(f"{self.device} has no compute shaders; use gl-fragment")
+        self.name = "gl-compute" if compute else "gl-fragment"
+        corners = np.array([-1, -1, 1, -1, -1, 1, 1, 1], dtype=np.float32)
+        self._corners = self.context.buffer(corners.tobytes())
+        self._textures: dict[tuple[int, int], moderngl.Texture] = {}
+
+    def draw(
+        self,
+        program: Program,
+        times: npt.NDArray[np.float64],
+        views: npt.NDArray[np.float64],
+        *,
+        side: int,
+    ) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.bool_]]:
+        """See `Renderer`."""
+        _check(times, views)
+        batches = []
+        with self.context:  # another context may have been made current meanwhile
+            shader = self._compile(program)
+            try:
+                for first in range(0, len(times), MAX_TILES):
+                    part = slice(first, min(first + MAX_TILES, len(times)))
+                    batches.append(self._draw_tiles(shader, times[part], views[part], side))
+            finally:
+                shader.release()
+        drawn = np.concatenate(batches)  # (N, S, S, 4)
+        finite = np.asarray(drawn[..., 3].all(axis=(1, 2)))
+        return np.ascontiguousarray(drawn[..., :3]), finite
+
+    def _compile(self, program: Program) -> moderngl.Program | moderngl.ComputeShader:
+        try:
+            if self.name == "gl-compute":
+                return self.context.compute_shader(compute_shader(program))
+            return self.context.program(
+                vertex_shader=VERTEX_SHADER, fragment_shader=fragment_shader(program)
+            )
+        except moderngl.Error as error:
+            raise RenderError(f"program {program.id[:12]} does not compile: {error}") from error
+
+    def _draw_tiles(
+        self,
+        shader: moderngl.Program | moderngl.ComputeShader,
+        times: npt.NDArray[np.float64],
+        views: npt.NDArray[np.float64],
+        side: int,
+    ) -> npt.NDArray[np.uint8]:
+        count = len(times)
+        # A compiler removes uniforms that a program does not use; writing those is an error.
+        for name, values in (("times", times), ("views", views)):
+            if name in shader:
+                padded = np.zeros((MAX_TILES, *values.shape[1:]), "f4")
+                padded[:count] = values
+                _uniform(shader, name).write(padded.tobytes())
+        if "side" in shader:
+            _uniform(shader, "side").value = side
+        texture = self._texture(count, side)
+        if isinstance(shader, moderngl.ComputeShader):
+            texture.bind_to_image(0, read=False, write=True)
+            groups = -(-side // GROUP_SIDE)
+            shader.run(groups, groups, count)
+            self.context.memory_barrier()
+        else:
+            target = self.context.framebuffer([texture])
+            vertices = self.context.vertex_array(shader, [(self._corners, "2f", "corner_position")])
+            target.use()
+            vertices.render(moderngl.TRIANGLE_STRIP)
+            vertices.release()
+            target.release()
+        atlas = np.frombuffer(texture.read(alignment=1), np.uint8).reshape(side, count, side, 4)
+        # GL's rows run upward -> (N, S, S, 4), rows downward
+        return np.ascontiguousarray(atlas[::-1].transpose(1, 0, 2, 3))
+
+    def _texture(self, count: int, side: int) -> moderngl.Texture:
+        if (count, side) not in self._textures:
+            limit = int(self.context.info["GL_MAX_TEXTURE_SIZE"])
+            if count * side > limit:
+                raise InputError(
+                    f"{count} images of {side} pixels do not fit into one texture of {limit}; "
+                    "draw fewer or smaller ones"
+                )
+            self._textures[count, side] = self.context.texture((count * side, side), 4)
+        return self._textures[count, side]
+
+    def close(self) -> None:
+        """Frees the context; the renderer cannot be used afterwards."""
+        self.context.release()
+
+
+def _check(times: npt.NDArray[np.float64], views: npt.NDArray[np.float64]) -> None:
+    if times.ndim != 1 or not len(times) or views.shape != (len(times), 4):
+        raise InputError(
+            f"times have shape {times.shape} and views {views.shape}, wanted (N,) and (N, 4)"
+        )
+
+
+def _uniform(shader: moderngl.Program | moderngl.ComputeShader, name: str) -> moderngl.Uniform:
     uniform = shader[name]
     assert isinstance(uniform, moderngl.Uniform)
     return uniform
-
-
-def _is_usable(image: npt.NDArray[np.uint8]) -> bool:
-    return bool(image[..., 3].all() and image[..., :3].mean(axis=2).std() >= MIN_STANDARD_DEVIATION)

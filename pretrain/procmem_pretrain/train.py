@@ -1,6 +1,6 @@
 """The training loop, top to bottom: procedural images -> a perception.
 
-Conducts `pool`, `objective`, `readout` and `checkpoint`; holds no mathematics.
+Conducts `stream`, `objective`, `readout` and `checkpoint`; holds no mathematics.
 Run it with `procmem-pretrain train --folder runs/first`. Run it again to go on where it stopped:
 all randomness is a function of (root_seed, step), so a resumed run equals an uninterrupted one
 (bit for bit on the CPU).
@@ -27,12 +27,14 @@ from procmem.errors import CheckpointError, InputError, TrainingError
 from procmem.manifest import read_manifest
 from procmem_pretrain import checkpoint
 from procmem_pretrain.config import TrainConfig
+from procmem_pretrain.jobs import program_set
 from procmem_pretrain.objective import Student, losses
-from procmem_pretrain.pool import Pool, build_pool
-from procmem_pretrain.processes import draw
 from procmem_pretrain.readout import fit_readout
-from procmem_pretrain.seeds import stream
+from procmem_pretrain.stream import ImageStream
 from procmem_pretrain.vit import make_vit, statistics
+
+# A batch number that no run reaches: its images are new to every model.
+_READOUT_START = 10**9
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +64,8 @@ def train(
     config: TrainConfig,
     folder: Path,
     *,
-    pool_folder: Path | None = None,
+    renderer: str = "auto",
+    workers: int = 0,
     stop_after: int | None = None,
     checkpoint_seconds: float = 120.0,
     report: Callable[[StepReport], None] | None = None,
@@ -73,7 +76,8 @@ def train(
     Args:
         config: what to do; must equal that of the run in `folder`, if there is one.
         folder: checkpoints and `log.csv`.
-        pool_folder: where rendered images are kept for the next run; None keeps none.
+        renderer: what draws programs (`render.make_renderer`).
+        workers: processes that draw ahead; 0 draws between the steps.
         stop_after: stop, with a full checkpoint, after this many steps of the whole run.
         checkpoint_seconds: time between full checkpoints.
         report: called every ten steps.
@@ -86,7 +90,7 @@ def train(
     Raises:
         TrainingError: the loss is not finite, or the folder holds a run of another configuration.
         InputError: the device does not exist.
-        RenderError: no graphics context.
+        RenderError: nothing here can draw.
     """
     device = _device(config.device)
     folder.mkdir(parents=True, exist_ok=True)
@@ -95,18 +99,25 @@ def train(
     teacher.load_state_dict(student.state_dict())
     optimizer = _optimizer(student, config)
     start, chain = _resume(folder, config, student, teacher, optimizer)
-    pool = build_pool(config.pool, folder=pool_folder, progress=progress)
-    images = torch.from_numpy(pool.images).permute(0, 3, 1, 2).contiguous().to(device)
 
     def save_full(step: int) -> Path:
-        return _save_full(folder, config, student, teacher, optimizer, pool, step, chain)
+        return _save_full(folder, config, student, teacher, optimizer, step, chain)
 
     end = config.steps if stop_after is None else min(config.steps, stop_after)
     saved_at = reported_at = time.perf_counter()
-    with _Interruption() as interruption, _Log(folder / "log.csv", start) as log:
+    images = ImageStream(
+        config.images,
+        batch=config.batch,
+        device=device,
+        renderer=renderer,
+        workers=workers,
+        start=start,
+        progress=progress,
+    )
+    with images, _Interruption() as interruption, _Log(folder / "log.csv", start) as log:
         for step in range(start, end):
             _set_schedule(optimizer, config, step)
-            terms = losses(config, step, images, student, teacher)
+            terms = losses(config, step, next(images), student, teacher)
             loss = torch.stack(list(terms.values())).sum()
             if not torch.isfinite(loss):
                 raise TrainingError(
@@ -132,14 +143,13 @@ def train(
     if end < config.steps:
         return full
     chain = (*chain, ("training state", read_manifest(full).sha256))
-    return save_compact(folder / f"{config.model}.safetensors", config, teacher.vit, pool, chain)
+    return save_compact(folder / f"{config.model}.safetensors", config, teacher.vit, chain)
 
 
 def save_compact(
     path: Path,
     config: TrainConfig,
     vit: Any,
-    pool: Pool,
     chain: tuple[tuple[str, str], ...],
     *,
     step: int | None = None,
@@ -152,14 +162,14 @@ def save_compact(
     rounded.load_state_dict({k: v.half().float() for k, v in vit.state_dict().items()})
     weight = bias = None
     if config.readout_dimension:
-        weight, bias = procedural_readout(rounded, config, pool)
+        weight, bias = procedural_readout(rounded, config)
     width = int(rounded.embed_dim)
     checkpoint.save(
         path,
         checkpoint.compact_tensors(rounded, weight, bias),
         config=config,
         step=config.steps if step is None else step,
-        program_set_sha256=pool.program_set_sha256,
+        program_set_sha256=program_set(config.images.jobs),
         cls_dim=config.readout_dimension or width,
         patch_dim=width,
         chain=chain,
@@ -168,18 +178,18 @@ def save_compact(
 
 
 @torch.no_grad()
-def procedural_readout(
-    vit: Any, config: TrainConfig, pool: Pool, *, side: int = 224
-) -> tuple[Tensor, Tensor]:
-    """Fits the readout on fresh images of the training process, at the model's input size."""
+def procedural_readout(vit: Any, config: TrainConfig, *, side: int = 224) -> tuple[Tensor, Tensor]:
+    """Fits the readout on images of the training process that no step saw, at the input size."""
     vit = vit.eval()
-    images = torch.from_numpy(pool.images).permute(0, 3, 1, 2)
+    pool_images = min(config.images.pool_images, config.readout_images)
     features = []
-    for batch in range(math.ceil(config.readout_images / 50)):
-        random = stream(config.root_seed, "readout", batch)
-        drawn = draw(config.process, images, 50, random=random, kml_side=config.kml_side)
-        drawn = functional.interpolate(drawn, size=(side, side), mode="bicubic").clamp(0, 1)
-        features.append(statistics(vit.forward_features((drawn - 0.5) / 0.5)))
+    with ImageStream(
+        dataclasses.replace(config.images, pool_images=pool_images), batch=50, start=_READOUT_START
+    ) as images:
+        for _ in range(math.ceil(config.readout_images / 50)):
+            drawn = next(images).float().div_(255)
+            drawn = functional.interpolate(drawn, size=(side, side), mode="bicubic").clamp(0, 1)
+            features.append(statistics(vit.forward_features((drawn - 0.5) / 0.5)))
     return fit_readout(torch.cat(features), dimension=config.readout_dimension)
 
 
@@ -250,7 +260,6 @@ def _save_full(
     student: Student,
     teacher: Student,
     optimizer: torch.optim.AdamW,
-    pool: Pool,
     step: int,
     chain: tuple[tuple[str, str], ...],
 ) -> Path:
@@ -266,7 +275,7 @@ def _save_full(
         tensors,
         config=config,
         step=step,
-        program_set_sha256=pool.program_set_sha256,
+        program_set_sha256=program_set(config.images.jobs),
         cls_dim=width,
         patch_dim=width,
         chain=chain,

@@ -18,14 +18,16 @@ class TrainOptions:
     Attributes:
         folder: checkpoints, log.csv, and in the end <model>.safetensors.
         config: every constant of the run.
-        pool_folder: where rendered images are kept for the next run.
+        renderer: what draws programs: auto, torch, gl-fragment or gl-compute.
+        workers: processes that draw ahead; 0 draws between the steps.
         stop_after: stop after this many steps of the whole run.
         checkpoint_seconds: time between checkpoints.
     """
 
     folder: Path
     config: Annotated[TrainConfig, tyro.conf.arg(name="")] = field(default_factory=TrainConfig)
-    pool_folder: Path | None = None
+    renderer: str = "auto"
+    workers: int = 0
     stop_after: int | None = None
     checkpoint_seconds: float = 120.0
 

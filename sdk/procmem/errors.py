@@ -22,6 +22,7 @@ Used by all rooms; imports nothing of procmem.
     ├── MissingExtraError (ImportError)      an optional dependency is not installed
     ├── RenderError (RuntimeError)           no graphics context, or a shader that does not compile
     ├── TrainingError (RuntimeError)         a run that cannot start, resume or go on
+    │   ├── BankError (ValueError)           a program bank that is damaged or of another grammar
     │   └── CheckpointError (ValueError)     a checkpoint that is missing, damaged or unlike
     └── ExportError (RuntimeError)
         └── ParityError                      the exported model does not answer as the original does
@@ -116,6 +117,10 @@ class RenderError(ProcmemError, RuntimeError):
 
 class TrainingError(ProcmemError, RuntimeError):
     """A training run cannot start, resume or go on."""
+
+
+class BankError(TrainingError, ValueError):
+    """A program bank is missing, damaged or of another grammar."""
 
 
 class CheckpointError(TrainingError, ValueError):

@@ -1,28 +1,29 @@
 import json
+import tarfile
 from pathlib import Path
 
+import numpy as np
 import pytest
 from click.testing import CliRunner
 from PIL import Image
 
 from procmem_pretrain.cli import main
 
-TINY = """--model vit-tiny --steps 2 --batch 4 --pool.programs 6 --pool.images-per-program 4
---pool.side 64 --pool.root-seed 3 --local-side 32 --kml-side 32 --projection 16
+TINY = """--model vit-tiny --steps 2 --batch 4 --images.pool-images 24 --images.images-per-program 4
+--images.side 64 --images.root-seed 3 --images.mask-side 32 --local-side 32 --projection 16
 --readout-dimension 8 --readout-images 50 --precision fp32 --local-views 1"""
 
 
 def test_train_compact_and_inspect_work_from_the_command_line(
-    pool_folder: Path, tmp_path: Path
+    tmp_path: Path,
 ) -> None:
     run = tmp_path / "run"
-    pool = ["--pool-folder", str(pool_folder)]
-    result = CliRunner().invoke(main, ["train", "--folder", str(run), *TINY.split(), *pool])
+    result = CliRunner().invoke(main, ["train", "--folder", str(run), *TINY.split()])
     assert result.exit_code == 0, result.output
     assert (run / "vit-tiny.safetensors").is_file()
     small = tmp_path / "small.safetensors"
     full = next(run.glob("step-*.safetensors"))
-    result = CliRunner().invoke(main, ["compact", str(full), "--out", str(small), *pool])
+    result = CliRunner().invoke(main, ["compact", str(full), "--out", str(small)])
     assert result.exit_code == 0, result.output
     assert small.stat().st_size < full.stat().st_size / 5
     result = CliRunner().invoke(main, ["inspect", str(small), "--json"])
@@ -50,8 +51,49 @@ def test_render_writes_the_same_images_for_the_same_seed(tmp_path: Path) -> None
         arguments = ["render", "--n", "2", "--side", "32", "--seed", "5"]
         result = CliRunner().invoke(main, [*arguments, "--out", str(tmp_path / name)])
         assert result.exit_code == 0, result.output
+    assert len(list((tmp_path / "a").glob("*.png"))) == 2
     for first in sorted((tmp_path / "a").iterdir()):
         assert first.read_bytes() == (tmp_path / "b" / first.name).read_bytes()
+
+
+def test_render_writes_shards_that_hold_every_image(tmp_path: Path) -> None:
+    arguments = ["render", "--n", "5", "--side", "32", "--process", "shaders", "--shards"]
+    arguments += ["--images-per-shard", "3", "--out", str(tmp_path / "shards")]
+    result = CliRunner().invoke(main, arguments)
+    assert result.exit_code == 0, result.output
+    names = []
+    for shard in sorted((tmp_path / "shards").glob("*.tar")):
+        with tarfile.open(shard) as tar:
+            names += [name for name in tar.getnames() if name.endswith(".png")]
+    assert names == [f"{number:09d}.png" for number in range(5)]
+
+
+def test_bank_builds_and_verifies(tmp_path: Path) -> None:
+    out = tmp_path / "bank.json"
+    result = CliRunner().invoke(main, ["bank", "--n", "5", "--seed", "9", "--out", str(out)])
+    assert result.exit_code == 0, result.output
+    result = CliRunner().invoke(main, ["bank", "--verify", str(out)])
+    assert result.exit_code == 0, result.output
+    assert "5 programs" in result.output
+    out.write_text(out.read_text().replace('"root_seed":9', '"root_seed":8'))
+    result = CliRunner().invoke(main, ["bank", "--verify", str(out)])
+    assert result.exit_code == 1
+    assert "build the bank again" in result.stderr
+
+
+def test_a_folder_of_shaders_is_drawn_and_the_bad_ones_are_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    good = "void mainImage(out vec4 c, in vec2 p) { c = vec4(0.5 + 0.5 * sin(p.x + iTime)); }"
+    (tmp_path / "good.glsl").write_text(good)
+    (tmp_path / "bad.glsl").write_text("void mainImage(out vec4 c, in vec2 p) {\n c = oops; }")
+    arguments = ["sheet", "--n", "4", "--side", "32", "--process", "shaders"]
+    arguments += ["--shaders", str(tmp_path), "--out", str(tmp_path / "x.png")]
+    result = CliRunner().invoke(main, arguments)
+    assert result.exit_code == 0, result.output
+    assert "bad.glsl:2: `oops' undeclared" in caplog.text
+    with Image.open(tmp_path / "x.png") as picture:
+        assert np.asarray(picture).std() > 20
 
 
 @pytest.mark.parametrize("command", ["render", "sheet"])

@@ -3,9 +3,9 @@ from collections import Counter
 import pytest
 
 from procmem.errors import InputError
-from procmem_pretrain.emit_glsl import fragment_shader
-from procmem_pretrain.grammar import Program, program_set_sha256, sample_program
+from procmem_pretrain.grammar import program_set_sha256, sample_program
 from procmem_pretrain.operations import OPERATIONS
+from procmem_pretrain.program import Program, parse_program
 
 PROGRAMS = [sample_program(5, number) for number in range(1500)]
 
@@ -23,22 +23,33 @@ def test_every_operation_of_the_table_is_drawn() -> None:
     assert set(OPERATIONS) <= set(drawn)
 
 
-def test_every_input_is_an_earlier_node_of_the_wanted_type() -> None:
+def test_every_program_is_read_back_from_its_text() -> None:
+    # Reading checks every input's type and every count of parameters.
     for program in PROGRAMS:
-        types = []
-        for node in program.nodes:
-            wanted = () if node.operation == "plane" else OPERATIONS[node.operation].inputs
-            assert tuple(types[i] for i in node.inputs) == wanted
-            types.append(
-                "coord" if node.operation == "plane" else OPERATIONS[node.operation].output
-            )
-        assert types[-1] == "color"
+        assert parse_program(program.text) == program
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "gives no color"),
+        ("0 plane  | ", "gives no color"),
+        ("0 plane  | \n1 gray 0 | ", "did you mean 'gray|did you mean"),
+        ("0 plane  | \n1 grey 0 | ", r"reads \('coord',\) and 0 numbers, wanted \('scalar',\)"),
+        ("0 plane  | \n1 disc 7 | 0.5", "reads .'nothing',."),
+        ("0 plane  | \n2 disc 0 | 0.5", "wanted index 1"),
+        ("0 plane  | \n1 disc x | 0.5", "wanted 'index operation inputs"),
+    ],
+)
+def test_a_text_that_is_no_program_is_refused(text: str, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        parse_program(text)
 
 
 def test_parameters_stay_in_their_ranges() -> None:
     for program in PROGRAMS:
         for node in program.nodes[1:]:
-            ranges = OPERATIONS[node.operation].parameters
+            ranges = OPERATIONS[node.operation].parameters.values()
             assert len(ranges) == len(node.parameters)
             for value, parameter in zip(node.parameters, ranges, strict=True):
                 # Rounding to four digits may step over an end by half of the last digit.
@@ -61,10 +72,3 @@ def test_the_program_set_hash_depends_on_the_order() -> None:
 def test_a_negative_program_number_is_refused() -> None:
     with pytest.raises(InputError, match="program number is -1"):
         sample_program(5, -1)
-
-
-def test_the_shader_text_has_a_line_for_every_node() -> None:
-    program = PROGRAMS[0]
-    source = fragment_shader(program)
-    for index in range(1, len(program.nodes)):
-        assert f" n{index} = " in source
