@@ -8,6 +8,7 @@ job's number, so that any number of workers gives the same stream.
 from __future__ import annotations
 
 import hashlib
+import logging
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -28,6 +29,8 @@ from procmem_pretrain.user_shaders import UserShader, draw_user_shader, load_sha
 # Programs that one job may go through until it has its images: accepted programs nearly always
 # have them at once, raw ones two times in three.
 _MAX_PROGRAMS = 50
+
+_log = logging.getLogger(__name__)
 
 BUNDLED = "bundled"
 ENDLESS = "endless"
@@ -135,9 +138,8 @@ class ProgramJobs:
         times, views = times_and_views(random, count, protocol=self._config.protocol)
         try:
             images, finite = self._renderer.draw(program, times, views, side=self._config.side)
-        except RenderError:
-            if self._bank is not None:  # an accepted program that a driver refuses is news
-                raise
+        except RenderError as error:
+            _log.warning("%s; another program is drawn", error)
             return np.empty((0, self._config.side, self._config.side, 3), np.uint8)
         return images[finite & varies(images)]
 

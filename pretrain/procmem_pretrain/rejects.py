@@ -63,6 +63,8 @@ def probe_program(program: Program) -> Probe:
         images, finite, operations = evaluate(
             program, _PROBE_TIMES, _PROBE_VIEWS, side=PROBE_SIDE, max_operations=MAX_OPERATIONS
         )
+    except TypeError:  # an operation that means nothing for these inputs
+        return Probe("compile-failure", 0)
     except TooManyOperationsError:
         return Probe("too-slow", MAX_OPERATIONS)
     except (OverflowError, ValueError):  # a constant of the picture has no finite value

@@ -69,6 +69,7 @@ def test_accepted_programs_are_those_that_no_reason_speaks_against(bank: Program
 
 GRADIENT = Node("linear_gradient", (0,), (0.0,))
 REASONS = {
+    "compile-failure": Program((Node("plane"), Node("grey", (0,)))),  # a color from a point
     "near-constant": Program(
         (
             Node("plane"),

@@ -9,7 +9,7 @@ import torch
 
 import procmem_pretrain.stream as stream_module
 import procmem_pretrain.workers as workers_module
-from procmem.errors import BankError, InputError, TrainingError
+from procmem.errors import BankError, InputError, RenderError, TrainingError
 from procmem_pretrain.isolation import Failure
 from procmem_pretrain.jobs import JobConfig, ProgramJobs, program_set
 from procmem_pretrain.render import TorchRenderer
@@ -71,6 +71,23 @@ def test_seeds_and_processes_differ() -> None:
 def test_endless_programs_need_no_bank() -> None:
     assert batches(1, programs="endless").float().std() > 10
     assert program_set(JobConfig(programs="endless")) != program_set(JobConfig())
+
+
+def test_a_program_that_a_driver_refuses_is_told_and_another_is_drawn(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    class Refusing(TorchRenderer):
+        refused = 0
+
+        def draw(self, program, times, views, *, side):  # type: ignore[no-untyped-def]
+            if self.refused < 2:
+                self.refused += 1
+                raise RenderError("program abc does not compile")
+            return super().draw(program, times, views, side=side)
+
+    images = ProgramJobs(CONFIG.jobs, Refusing()).images(0)
+    assert images.shape == (3, 32, 32, 3)
+    assert caplog.text.count("abc does not compile; another program is drawn") == 2
 
 
 def test_the_papers_protocol_shows_plain_views_only(monkeypatch: pytest.MonkeyPatch) -> None:
