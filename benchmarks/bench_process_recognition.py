@@ -56,8 +56,11 @@ def configuration(process: str, steps: int, side: int) -> TrainConfig:
 @click.option("--steps", default=100, show_default=True, help="Of 128 images.")
 @click.option("--side", default=144, show_default=True, help="Pixels of the training images.")
 @click.option("--runs", type=click.Path(path_type=Path), help="Folder for the trained models.")
+@click.option("--process", "chosen", multiple=True, help="Only this one; may be repeated.")
 @click.option("--out", type=click.Path(path_type=Path))
-def main(data: Path, steps: int, side: int, runs: Path | None, out: Path | None) -> None:
+def main(
+    data: Path, steps: int, side: int, runs: Path | None, chosen: tuple[str, ...], out: Path | None
+) -> None:
     """Prints one Markdown table."""
     runs = runs or Path(tempfile.mkdtemp(prefix="process-recognition-"))
     sets = sorted(p.name for p in data.iterdir() if (p / "memory").is_dir())
@@ -68,7 +71,7 @@ def main(data: Path, steps: int, side: int, runs: Path | None, out: Path | None)
         "| process | " + " | ".join(sets) + " | mean | paper (mean of 4 sets) |",
         "|---|" + "---|" * (len(sets) + 2),
     ]
-    for process in ("random init", *PROCESSES):
+    for process in chosen or ("random init", *PROCESSES):
         config = configuration("shaders" if process == "random init" else process, steps, side)
         if process == "random init":
             vit = make_vit(config.model, root_seed=config.root_seed, fixed_side=True)

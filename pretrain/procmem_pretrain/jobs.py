@@ -42,6 +42,7 @@ class JobConfig:
 
     Attributes:
         root_seed: of the choice of programs, of times and of views.
+        generator: "programs" (or the user's shaders), or "stylegan": untrained networks.
         shaders: a folder of the user's own GLSL files, drawn instead of programs.
         programs: "bundled" (the accepted programs that come with procmem), "endless" (program
             after program of `root_seed`, rejecting only what cannot be used), or the path of a
@@ -53,6 +54,7 @@ class JobConfig:
     """
 
     root_seed: int = 0
+    generator: Literal["programs", "stylegan"] = "programs"
     programs: str = BUNDLED
     shaders: str | None = None
     images_per_program: int = 8
@@ -187,6 +189,26 @@ class UserShaderJobs:
         self._renderer.close()
 
 
+class StyleganJobs:
+    """Draws images of untrained generators, a new one for every job; on the CPU."""
+
+    def __init__(self, config: JobConfig) -> None:
+        self._config = config
+
+    def images(self, job: int, *, attempt: int = 0) -> npt.NDArray[np.uint8]:
+        """See `Jobs`."""
+        from procmem_pretrain.stylegan import stylegan_images
+
+        count, side = self._config.images_per_program, self._config.side
+        random = stream(self._config.root_seed, "stylegan", job, attempt)
+        images = stylegan_images(count, random, side=side)
+        levels = (images * 255).add_(0.5).clamp_(0, 255).byte()
+        return np.ascontiguousarray(levels.permute(0, 2, 3, 1).numpy())
+
+    def close(self) -> None:
+        """See `Jobs`."""
+
+
 def times_and_views(
     random: np.random.Generator, count: int, *, protocol: Literal["exact", "paper"] = "exact"
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
@@ -220,6 +242,9 @@ def program_set(config: JobConfig) -> str:
         BankError: the bank file cannot be used.
         InputError: the shader folder holds no shader.
     """
+    if config.generator == "stylegan":
+        text = f"untrained StyleGAN generators of seed {config.root_seed}"
+        return hashlib.sha256(text.encode()).hexdigest()
     if config.shaders is not None:
         digests = [bytes.fromhex(each.sha256) for each in load_shaders(Path(config.shaders))]
         return hashlib.sha256(b"".join(digests)).hexdigest()
@@ -231,6 +256,9 @@ def program_set(config: JobConfig) -> str:
 
 def make_jobs(config: JobConfig, renderer: Renderer, shaders: tuple[UserShader, ...] = ()) -> Jobs:
     """The jobs of a configuration; `shaders` are the usable ones of its folder, if it has one."""
+    if config.generator == "stylegan":
+        renderer.close()
+        return StyleganJobs(config)
     if config.shaders is not None:
         return UserShaderJobs(config, renderer, shaders)
     return ProgramJobs(config, renderer)

@@ -18,7 +18,6 @@ from torch import Tensor
 from procmem.errors import InputError, TrainingError, unknown_choice
 from procmem_pretrain.kml import MASK_SIDE, kml_mask
 from procmem_pretrain.objects import scenes
-from procmem_pretrain.stylegan import stylegan
 
 Source = Callable[[int, np.random.Generator], Tensor]
 """(count, random) -> (count, 3, S, S) float32 in [0, 1]. Equal generators, equal images."""
@@ -44,16 +43,15 @@ def make_process(
     *,
     protocol: Literal["exact", "paper"] = "exact",
     mask_side: int | None = None,
-    seed: int = 0,
 ) -> Source:
     """A process by its name.
 
     Args:
         name: one of `PROCESSES`.
-        pool: (P, 3, S, S) uint8 images to draw from; of "stylegan" only its S and device count.
+        pool: (P, 3, S, S) uint8 images to draw from: of programs, or for "stylegan" of untrained
+            generators.
         protocol: "paper" is the published procedure to the letter and refuses other mask sides.
         mask_side: where K-means runs, pixels; None is the paper's 256, less is faster.
-        seed: of the untrained generator's weights.
 
     Raises:
         InputError: unknown process, or a pool of another form.
@@ -68,7 +66,7 @@ def make_process(
     if protocol == "paper" and side != MASK_SIDE:
         raise InputError(f"mask side is {side}, but the paper's protocol has {MASK_SIDE}")
     images = shaders(pool)
-    if name == "shaders":
+    if name in ("shaders", "stylegan"):  # they differ in what fills the pool
         return images
     if name == "shaders-mixup":
         return mixup(images, images=6)
@@ -76,8 +74,6 @@ def make_process(
         return kml(images, mask_side=side)
     if name == "shaders-kml-mixup":
         return mixup(kml(images, mask_side=side), images=2, weights="equal")
-    if name == "stylegan":
-        return stylegan(side=pool.shape[-1], seed=seed, device=pool.device)
     if name == "objects":
         return objects(images)
     raise unknown_choice("process", name, PROCESSES)

@@ -77,6 +77,7 @@ class StreamConfig:
         """What a worker draws."""
         return JobConfig(
             root_seed=self.root_seed,
+            generator="stylegan" if self.process == "stylegan" else "programs",
             programs=self.programs,
             shaders=self.shaders,
             images_per_program=self.images_per_program,
@@ -129,27 +130,22 @@ class ImageStream:
         self.position = start
         self._batch = batch
         self._progress = progress
-        # An untrained generator needs no pool of programs, only its form.
-        self._needs_pool = config.process != "stylegan"
-        images = config.pool_jobs * config.images_per_program if self._needs_pool else 1
+        images = config.pool_jobs * config.images_per_program
         self._pool = _empty_pool(images, config.side, device)
         self._process = make_process(
             config.process,
             self._pool,
             protocol=config.protocol,
             mask_side=config.mask_side,
-            seed=config.root_seed,
         )
         self._drawn = self._jobs_before(start) - config.pool_jobs  # the next job to draw
-        self._runner: JobRunner | None = None
-        if self._needs_pool:
-            self._runner = JobRunner(
-                config.jobs,
-                renderer=renderer,
-                shaders=_usable_shaders(config),
-                workers=workers,
-                first=self._drawn,
-            )
+        self._runner = JobRunner(
+            config.jobs,
+            renderer=renderer,
+            shaders=_usable_shaders(config),
+            workers=workers,
+            first=self._drawn,
+        )
 
     def __iter__(self) -> Iterator[Tensor]:
         return self
@@ -176,8 +172,6 @@ class ImageStream:
 
     def _fill(self, end: int) -> None:
         """Draws jobs up to `end` into the ring."""
-        if self._runner is None:
-            return
         size, ring = self.config.images_per_program, self.config.pool_jobs
         first = self._drawn
         while self._drawn < end:
@@ -216,8 +210,7 @@ class ImageStream:
 
     def close(self) -> None:
         """Ends the workers."""
-        if self._runner is not None:
-            self._runner.close()
+        self._runner.close()
 
     def __enter__(self) -> ImageStream:
         return self

@@ -1,22 +1,22 @@
 """The process "stylegan": images of an untrained StyleGANv2 generator, oriented initialization.
 
-Gives a source to `processes.py`; needs no pool. The procedure is that of Baradad et al. 2021,
-"Learning to See by Looking at Noise" (NeurIPS), section 3.4 and its published settings for
-"StyleGAN-Oriented": the architecture of StyleGANv2 (Karras et al. 2020) with rectified linear
-units; styles are leaky-rectified normal numbers, drawn anew for every layer instead of mapped from
-one latent; weights are wavelets that all output channels of a layer share; biases U(-0.2, 0.2);
-noise maps are pink and the same for all channels; a new network is drawn every few hundred images.
+Gives images to `jobs.py`, which fills the pool of the process with them. The procedure is that of
+Baradad et al. 2021, "Learning to See by Looking at Noise" (NeurIPS), section 3.4 and its published
+settings for "StyleGAN-Oriented": the architecture of StyleGANv2 (Karras et al. 2020) with
+rectified linear units; styles are leaky-rectified normal numbers, drawn anew for every layer
+instead of mapped from one latent; weights are wavelets that all output channels of a layer share;
+biases U(-0.2, 0.2); noise maps are pink and the same for all channels; a new network is drawn every
+few hundred images.
 
-Here a network serves one call of the source, which is more often, and has fewer channels than
-StyleGANv2's 512, so that it runs on a CPU too. The published code normalizes colors with statistics
-of photographs; these are replaced by a symmetric range around middle grey, so that no real image
-has a part in it.
+Here a network serves one job (eight images, if not told otherwise), which is more often, and has
+fewer channels than StyleGANv2's 512, so that it runs on a CPU too. The published code normalizes
+colors with statistics of photographs; these are replaced by a symmetric range around middle grey,
+so that no real image has a part in it.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -24,61 +24,59 @@ from torch import Tensor
 from torch.nn import functional
 
 _STYLE = 64
-_CHANNELS = {4: 64, 8: 64, 16: 64, 32: 48, 64: 32, 128: 24, 256: 16, 512: 12, 1024: 8}
+# Of the layers at 4, 8, 16, ... pixels.
+_CHANNELS = (64, 64, 64, 48, 32, 24, 16, 12, 8)
 _BIAS_RANGE = 0.2
 _LEAK = 0.2
 
 
-def stylegan(
-    *, side: int, seed: int = 0, device: torch.device | str = "cpu"
-) -> Callable[[int, np.random.Generator], Tensor]:
-    """A source of generated images.
+@torch.no_grad()
+def stylegan_images(
+    count: int, random: np.random.Generator, *, side: int, device: torch.device | str = "cpu"
+) -> Tensor:
+    """Images of one new network.
 
     Args:
-        side: S, pixels; drawn at the next power of two and resized.
-        seed: joins the generator passed in, so that two streams of one seed tree differ.
-        device: where the networks run.
+        count: N, 1 or more.
+        random: decides weights, styles and noise.
+        side: S, pixels; drawn at the next size that four to seven pixels reach by doubling.
+        device: where the network runs; another device gives other images.
+
+    Returns:
+        (N, 3, S, S) float32 in [0, 1].
     """
-
-    @torch.no_grad()
-    def draw(count: int, random: np.random.Generator) -> Tensor:
-        generator = torch.Generator(device).manual_seed(int(random.integers(2**62)) ^ seed)
-        images = _synthesize(count, max(4, 1 << math.ceil(math.log2(side))), generator)
-        if images.shape[-1] != side:
-            images = functional.interpolate(
-                images, size=(side, side), mode="bilinear", antialias=True
-            )
-        return _normalized(images, generator)
-
-    return draw
+    generator = torch.Generator(device).manual_seed(int(random.integers(2**62)))
+    doublings = max(0, math.floor(math.log2(side / 4)))
+    start = math.ceil(side / 2**doublings)
+    images = _synthesize(count, start, doublings, generator)
+    if images.shape[-1] != side:
+        images = functional.interpolate(images, size=(side, side), mode="bilinear", antialias=True)
+    return _normalized(images, generator)
 
 
-def _synthesize(count: int, side: int, generator: torch.Generator) -> Tensor:
-    """(N, 3, side, side) unscaled: constant -> styled convolutions, doubled in size, summed RGB."""
+def _synthesize(count: int, start: int, doublings: int, generator: torch.Generator) -> Tensor:
+    """(N, 3, S, S) unscaled: constant -> styled convolutions, doubled in size, summed RGB."""
     device = generator.device
-    features = torch.randn(1, _CHANNELS[4], 4, 4, generator=generator, device=device)
+    features = torch.randn(1, _CHANNELS[0], start, start, generator=generator, device=device)
     features = features.expand(count, -1, -1, -1)
-    rgb = torch.zeros(count, 3, 4, 4, device=device)
-    resolution = 4
-    while True:
-        width = _CHANNELS.get(resolution, 8)
-        layers = 1 if resolution == 4 else 2
-        for layer in range(layers):
-            if resolution > 4 and layer == 0:
-                features = functional.interpolate(
-                    features, scale_factor=2, mode="bilinear", align_corners=False
-                )
+    rgb = torch.zeros(count, 3, start, start, device=device)
+    for stage in range(doublings + 1):
+        width = _CHANNELS[min(stage, len(_CHANNELS) - 1)]
+        if stage:
+            rgb, features = _doubled(rgb), _doubled(features)
             features = _styled_convolution(features, width, generator)
+        features = _styled_convolution(features, width, generator)
         # To RGB: a 1 x 1 styled convolution without demodulation (Karras et al. 2020, figure 7).
         weight = torch.randn(3, width, 1, 1, generator=generator, device=device)
         styled = features * _style(count, width, generator)
         # Every scale adds as much as all coarser ones together: the wavelets' edges must show.
-        added = functional.conv2d(styled, weight / math.sqrt(width))
-        rgb = _scaled(rgb) + _scaled(added) if resolution > 4 else added
-        if resolution >= side:
-            return rgb
-        rgb = functional.interpolate(rgb, scale_factor=2, mode="bilinear", align_corners=False)
-        resolution *= 2
+        added = _scaled(functional.conv2d(styled, weight / math.sqrt(width)))
+        rgb = _scaled(rgb) + added if stage else added
+    return rgb
+
+
+def _doubled(images: Tensor) -> Tensor:
+    return functional.interpolate(images, scale_factor=2, mode="bilinear", align_corners=False)
 
 
 def _styled_convolution(features: Tensor, width: int, generator: torch.Generator) -> Tensor:

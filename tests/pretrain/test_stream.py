@@ -11,7 +11,7 @@ import procmem_pretrain.stream as stream_module
 import procmem_pretrain.workers as workers_module
 from procmem.errors import BankError, InputError, RenderError, TrainingError
 from procmem_pretrain.isolation import Failure
-from procmem_pretrain.jobs import JobConfig, ProgramJobs, program_set
+from procmem_pretrain.jobs import JobConfig, ProgramJobs, make_jobs, program_set
 from procmem_pretrain.render import TorchRenderer
 from procmem_pretrain.stream import ImageStream, StreamConfig, generate
 from procmem_pretrain.workers import JobRunner
@@ -66,6 +66,18 @@ def test_without_fresh_programs_the_pool_stays() -> None:
 def test_seeds_and_processes_differ() -> None:
     assert not torch.equal(batches(1), batches(1, root_seed=5))
     assert not torch.equal(batches(1), batches(1, process="shaders"))
+
+
+def test_untrained_generators_fill_the_pool_and_every_job_has_a_new_one() -> None:
+    config = dataclasses.replace(CONFIG, process="stylegan")
+    jobs = make_jobs(config.jobs, TorchRenderer())
+    first, again, second = jobs.images(0), jobs.images(0), jobs.images(1)
+    assert first.shape == (3, 32, 32, 3)
+    assert np.array_equal(first, again)
+    assert not np.array_equal(first, second)
+    assert first.std(axis=(1, 2)).min() > 10
+    assert batches(1, process="stylegan").shape == (1, 5, 3, 32, 32)
+    assert program_set(config.jobs) != program_set(CONFIG.jobs)
 
 
 def test_endless_programs_need_no_bank() -> None:
