@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from procmem.embedder import Embedder as Embedder
 from procmem.embedder import bundled_models as bundled_models
+from procmem.errors import BankError as BankError
 from procmem.errors import CheckpointError as CheckpointError
 from procmem.errors import EmbedderMismatchError as EmbedderMismatchError
 from procmem.errors import ExportError as ExportError
@@ -46,6 +47,7 @@ from procmem.vault import Item as Item
 
 __all__ = [
     "Answer",
+    "BankError",
     "CheckpointError",
     "Embedder",
     "EmbedderMismatchError",
