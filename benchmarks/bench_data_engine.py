@@ -13,6 +13,7 @@ from __future__ import annotations
 import platform
 import resource
 import statistics
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -124,7 +125,7 @@ def main(device: str, side: int, workers: int, out: Path | None) -> None:
     """Prints the tables."""
     config = StreamConfig(process="shaders", side=side, pool_images=256, fresh_programs=0)
     pool = generate(config, 256).to(device)
-    small_bank = Path("/tmp/bench-bank.json")
+    small_bank = Path(tempfile.mkdtemp(prefix="bench-data-engine-")) / "bank.json"
     build_bank(small_bank, accepted=200)
     full = StreamConfig(side=side, pool_images=256, fresh_programs=1)
     name = torch.cuda.get_device_name() if device.startswith("cuda") else platform.machine()

@@ -152,27 +152,41 @@ def render(
 @main.command()
 @_image_options(side=128)
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Picture to write.")
-def sheet(count: int, out: Path, renderer: str, device: str, workers: int, **named: Any) -> None:
-    """Draws a contact sheet: many images in one picture."""
-    from procmem_pretrain.sheet import contact_sheet
+def sheet(
+    process: str,
+    count: int,
+    out: Path,
+    renderer: str,
+    device: str,
+    workers: int,
+    **named: Any,
+) -> None:
+    """Draws a contact sheet: many images in one picture; with --process all, a row for each."""
+    from procmem_pretrain.processes import PROCESSES
+    from procmem_pretrain.sheet import contact_sheet, labelled_rows
     from procmem_pretrain.stream import ImageStream
 
-    # About one image a program, so that a sheet shows as many programs as it can.
-    config = _stream_config(images_per_program=2, pool_images=16 + 4 * count, **named)
-    with (
-        progress_bar("drawing programs") as progress,
-        ImageStream(
-            config,
-            batch=count,
-            device=device,
-            renderer=renderer,
-            workers=workers,
-            progress=progress,
-        ) as stream,
-    ):
-        images = next(stream).permute(0, 2, 3, 1).cpu().numpy()
-    contact_sheet(images).save(out)
-    click.echo(f"{count} images of {config.process} in {out}")
+    rows = []
+    for name in PROCESSES if process == "all" else (process,):
+        # So many programs that two images of one are rare.
+        config = _stream_config(
+            process=name, images_per_program=1, pool_images=32 + 6 * count, **named
+        )
+        with (
+            progress_bar(f"drawing programs for {name}") as progress,
+            ImageStream(
+                config,
+                batch=count,
+                device=device,
+                renderer=renderer,
+                workers=workers,
+                progress=progress,
+            ) as stream,
+        ):
+            rows.append((name, next(stream).permute(0, 2, 3, 1).cpu().numpy()))
+    picture = labelled_rows(rows) if process == "all" else contact_sheet(rows[0][1])
+    picture.save(out)
+    click.echo(f"{count} images of {process} in {out}")
 
 
 @main.command()

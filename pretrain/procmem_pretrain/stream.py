@@ -28,8 +28,8 @@ from procmem_pretrain.workers import JobRunner
 
 Progress = Callable[[int, int | None], None]
 
-# Images that a process mixes at a time. Part of what a seed means: the random numbers of a batch
-# are drawn in this order.
+# Images that a process mixes at a time. Part of what a seed means: each chunk of a batch has random
+# numbers of its own.
 CHUNK = 32
 
 
@@ -103,6 +103,8 @@ class ImageStream:
         start: number of the first batch; a stream opened at b gives what an uninterrupted one
             gives from b on.
         progress: of the filling of the pool, called with (programs drawn, programs in all).
+        share: which images of each batch are wanted, by one of several processes that train
+            together; None for all. Each process keeps the whole pool and mixes its share.
 
     Raises:
         InputError: a number out of range, an unknown name, a shader folder without a shader.
@@ -120,6 +122,7 @@ class ImageStream:
         workers: int = 0,
         start: int = 0,
         progress: Progress | None = None,
+        share: slice | None = None,
     ) -> None:
         for name, value, low in (("batch", batch, 1), ("workers", workers, 0), ("start", start, 0)):
             if value < low:
@@ -129,6 +132,7 @@ class ImageStream:
         self.config = config
         self.position = start
         self._batch = batch
+        self._share = range(batch)[share or slice(None)]
         self._progress = progress
         images = config.pool_jobs * config.images_per_program
         self._pool = _empty_pool(images, config.side, device)
@@ -153,13 +157,15 @@ class ImageStream:
     def __next__(self) -> Tensor:
         """The batch at `position`, (B, 3, S, S) uint8 on the device; the position moves on by one.
 
+        With a share, only its images.
+
         Raises:
             TrainingError: the batch does not fit into memory (the message says which would), or
                 no usable image was found.
         """
         self._fill(self._jobs_before(self.position))
         try:
-            images = self._mix(self.position, self._batch)
+            images = self._mix(self.position, self._batch, self._share)
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
@@ -182,21 +188,25 @@ class ImageStream:
             if self._progress is not None and end - first >= ring:
                 self._progress(self._drawn - first, end - first)
 
-    def _mix(self, position: int, count: int) -> Tensor:
-        random = stream(self.config.root_seed, "mixing", position)
+    def _mix(self, position: int, count: int, share: range) -> Tensor:
         side = self.config.side
-        batch = torch.empty(count, 3, side, side, dtype=torch.uint8, device=self._pool.device)
-        for first in range(0, count, CHUNK):
-            part = min(CHUNK, count - first)
-            batch[first : first + part] = to_uint8(self._process(part, random))
+        batch = torch.empty(len(share), 3, side, side, dtype=torch.uint8, device=self._pool.device)
+        for first in range(share.start - share.start % CHUNK, share.stop, CHUNK):
+            # Every chunk has its own random numbers, so that a share costs no more than itself.
+            random = stream(self.config.root_seed, "mixing", position, first // CHUNK)
+            wanted = range(max(first, share.start), min(first + CHUNK, share.stop))
+            images = to_uint8(self._process(min(CHUNK, count - first), random))
+            batch[wanted.start - share.start : wanted.stop - share.start] = images[
+                wanted.start - first : wanted.stop - first
+            ]
         return batch
 
     def _too_large(self) -> TrainingError:
         """Looks for the batch that fits; its images are thrown away."""
-        count = self._batch // 2
+        count = len(self._share) // 2
         while count:
             try:
-                self._mix(self.position, count)
+                self._mix(self.position, count, range(count))
                 break
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error):
@@ -204,8 +214,8 @@ class ImageStream:
                 count //= 2
         advice = f"{count} would: use --batch {count}" if count else "use a smaller --side"
         return TrainingError(
-            f"a batch of {self._batch} images of {self.config.side} pixels does not fit into the "
-            f"memory of {self._pool.device}; {advice}"
+            f"a batch of {len(self._share)} images of {self.config.side} pixels does not fit into "
+            f"the memory of {self._pool.device}; {advice}"
         )
 
     def close(self) -> None:

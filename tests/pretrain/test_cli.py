@@ -8,6 +8,7 @@ from click.testing import CliRunner
 from PIL import Image
 
 from procmem_pretrain.cli import main
+from procmem_pretrain.processes import PROCESSES
 
 TINY = """--model vit-tiny --steps 2 --batch 4 --images.pool-images 24 --images.images-per-program 4
 --images.side 64 --images.root-seed 3 --images.mask-side 32 --local-side 32 --projection 16
@@ -44,6 +45,20 @@ def test_sheet_draws_one_picture_of_all_images(tmp_path: Path) -> None:
     assert result.exit_code == 0, result.output
     with Image.open(out) as picture:
         assert picture.size == (68, 68)
+
+
+def test_sheet_of_all_processes_has_a_row_for_each(tmp_path: Path) -> None:
+    out = tmp_path / "sheet.png"
+    arguments = ["sheet", "--process", "all", "--n", "2", "--side", "32", "--out", str(out)]
+    result = CliRunner().invoke(main, arguments)
+    assert result.exit_code == 0, result.output
+    with Image.open(out) as picture:
+        assert picture.height == len(PROCESSES) * 36 - 4
+        rows = [
+            picture.crop((picture.width - 68, 36 * row, picture.width, 36 * row + 32)).tobytes()
+            for row in range(len(PROCESSES))
+        ]
+    assert len(set(rows)) == len(PROCESSES)
 
 
 def test_render_writes_the_same_images_for_the_same_seed(tmp_path: Path) -> None:

@@ -44,6 +44,13 @@ def test_the_number_of_workers_changes_nothing(workers: int) -> None:
     assert torch.equal(batches(4, workers=workers), batches(4))
 
 
+@pytest.mark.parametrize("share", [slice(0, 18), slice(18, 36), slice(33, 34)])
+def test_a_share_is_that_part_of_the_whole_batch(share: slice) -> None:
+    with ImageStream(CONFIG, batch=36) as whole, ImageStream(CONFIG, batch=36, share=share) as part:
+        for _ in range(2):
+            assert torch.equal(next(part), next(whole)[share])
+
+
 def test_fresh_programs_replace_the_oldest_images() -> None:
     config = dataclasses.replace(CONFIG, process="shaders")
     with ImageStream(config, batch=1) as images:
@@ -150,10 +157,10 @@ def test_a_batch_that_does_not_fit_names_the_size_that_does(
 ) -> None:
     original = ImageStream._mix
 
-    def short_of_memory(self: ImageStream, position: int, count: int) -> torch.Tensor:
+    def short_of_memory(self: ImageStream, position: int, count: int, share: range) -> torch.Tensor:
         if count > 9:
             raise torch.OutOfMemoryError("CUDA out of memory")
-        return original(self, position, count)
+        return original(self, position, count, share)
 
     monkeypatch.setattr(ImageStream, "_mix", short_of_memory)
     with (
