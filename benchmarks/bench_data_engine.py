@@ -130,6 +130,10 @@ def main(device: str, side: int, workers: int, out: Path | None) -> None:
     full = StreamConfig(side=side, pool_images=256, fresh_programs=1)
     name = torch.cuda.get_device_name() if device.startswith("cuda") else platform.machine()
     lines = [
+        "# Speed of the data engine",
+        "",
+        "`python benchmarks/bench_data_engine.py`, medians of one run.",
+        "",
         f"{name}, {torch.get_num_threads()} CPU threads, torch {torch.__version__}, "
         f"numpy {np.__version__}, Python {platform.python_version()}, {side} px.",
         "",

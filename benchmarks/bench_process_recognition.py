@@ -19,11 +19,13 @@ from bench_recognition import Statistics
 
 from procmem.evaluate import evaluate_folders
 from procmem.manifest import Preprocessing
-from procmem_pretrain.checkpoint import load, load_perception
-from procmem_pretrain.config import Phase, TrainConfig
+from procmem_pretrain.checkpoint import load_perception
+from procmem_pretrain.compact import procedural_readout
+from procmem_pretrain.config import TrainConfig
 from procmem_pretrain.processes import PROCESSES
+from procmem_pretrain.simdino import Phase, SimDinoConfig
 from procmem_pretrain.stream import StreamConfig
-from procmem_pretrain.train import procedural_readout, train
+from procmem_pretrain.train import train
 from procmem_pretrain.vit import make_vit
 
 # Mean of Flowers, CUB, Food and ImageNet k-NN in the paper's table 1 (ViT-S/16, full budget).
@@ -46,7 +48,9 @@ def configuration(process: str, steps: int, side: int) -> TrainConfig:
         root_seed=20261123,
         images=images,
         steps=steps,
-        phases=(Phase(1.0, 128, 0.5),),
+        simdino=SimDinoConfig(phases=(Phase(1.0, 128, 0.5),)),
+        schedule="cosine",
+        final_momentum=1.0,
         readout_images=1500,
     )
 
@@ -83,9 +87,8 @@ def main(
             if not path.is_file():
                 train(config, runs / process, report=lambda line: click.echo(line, err=True))
             manifest, model = load_perception(path)
-            _, tensors = load(path)
             vit, preprocessing = model.vit, manifest.preprocessing
-            weight, bias = tensors["readout/weight"], tensors["readout/bias"]
+            weight, bias = model.readout_weight, model.readout_bias
         statistics = Statistics(vit, preprocessing)
         cells, means = [], [0.0, 0.0]
         for name in sets:

@@ -7,7 +7,7 @@ percent, k = 20, weights exp(similarity / 0.07), inputs resized to 256 and cropp
 protocol of "Separating Knowledge and Perception with Procedural Data", ICML 2025).
 
 "Random init" is the same architecture with its initial weights, and the same readout fitted on the
-same procedural images. Needs `pip install '.[dev]'`; POOL keeps the rendered programs.
+same procedural images. Needs `pip install '.[dev]'`.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ from procmem.evaluate import Embed, evaluate_folders
 from procmem.image import ImageLike, load_image
 from procmem.preprocess import center_view, decode_min_side
 from procmem_pretrain.checkpoint import load_perception
+from procmem_pretrain.compact import procedural_readout
 from procmem_pretrain.config import TrainConfig
-from procmem_pretrain.train import procedural_readout
 from procmem_pretrain.vit import make_vit, statistics
 
 CHECKPOINT = Path(__file__).parent.parent / "checkpoints" / "vit-tiny.safetensors"
@@ -44,7 +44,7 @@ class Statistics:
 
     @torch.no_grad()
     def __call__(self, images: Iterable[ImageLike]) -> np.ndarray:
-        """Paths -> (N, 3P) float32."""
+        """Paths -> (N, 19P) float32."""
         images = list(images)
         new = [image for image in images if str(image) not in self._seen]
         for first in range(0, len(new), 16):
@@ -52,7 +52,8 @@ class Statistics:
             least = decode_min_side(self._preprocessing)
             views = [center_view(load_image(i, min_side=least), self._preprocessing) for i in part]
             tokens = self._vit.forward_features(torch.from_numpy(np.stack(views)))
-            for image, row in zip(part, statistics(tokens).numpy(), strict=True):
+            grid = self._vit.patch_embed.grid_size
+            for image, row in zip(part, statistics(tokens, grid).numpy(), strict=True):
                 self._seen[str(image)] = row
         return np.stack([self._seen[str(image)] for image in images])
 

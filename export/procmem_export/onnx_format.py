@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import logging
 
+import numpy as np
 import onnx
 import torch
 
@@ -16,6 +17,9 @@ from procmem.errors import ExportError
 from procmem_pretrain.vit import Perception
 
 OPSET = 18
+
+# Tensors of fewer numbers stay in float32: a cast would cost more than it saves.
+_SMALL = 1024
 
 # The only operator domain that a procmem model may use: ONNX itself.
 _ALLOWED_DOMAINS = ("", "ai.onnx")
@@ -58,9 +62,38 @@ def to_onnx(model: Perception, *, side: int) -> bytes:
         raise ExportError("torch exported nothing; its version has no dynamo exporter")
     proto = program.model_proto
     _strip_build_paths(proto)
+    store_in_half(proto)
     data: bytes = proto.SerializeToString(deterministic=True)
     check_self_contained(data)
     return data
+
+
+def store_in_half(proto: onnx.ModelProto) -> None:
+    """Keeps weights that float16 holds exactly in float16, and casts them back: half the file.
+
+    Compact checkpoints are float16, so nothing is lost; engines fold the casts when they open the
+    model and compute in float32 as before. Weights that are not exact stay as they are.
+    """
+    graph = proto.graph
+    casts = []
+    for tensor in graph.initializer:
+        if tensor.data_type != onnx.TensorProto.FLOAT:
+            continue
+        values = onnx.numpy_helper.to_array(tensor)
+        if values.size < _SMALL:
+            continue
+        with np.errstate(over="ignore"):  # what overflows is not equal below
+            half = values.astype(np.float16)
+        if not np.array_equal(half.astype(np.float32), values):
+            continue
+        name = tensor.name
+        tensor.CopyFrom(onnx.numpy_helper.from_array(half, f"{name}_half"))
+        casts.append(
+            onnx.helper.make_node("Cast", [f"{name}_half"], [name], to=onnx.TensorProto.FLOAT)
+        )
+    nodes = [*casts, *graph.node]
+    del graph.node[:]
+    graph.node.extend(nodes)
 
 
 def check_self_contained(data: bytes) -> None:

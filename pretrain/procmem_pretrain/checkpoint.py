@@ -30,7 +30,7 @@ from procmem.manifest import (
     write_manifest,
 )
 from procmem_pretrain.config import TrainConfig
-from procmem_pretrain.vit import ARCHITECTURES, Perception, make_vit
+from procmem_pretrain.vit import ARCHITECTURES, Perception, make_vit, statistics_blocks
 
 
 def save(
@@ -118,8 +118,8 @@ def remove_older(folder: Path, newest: Path) -> None:
             path.unlink(missing_ok=True)
 
 
-def load_perception(path: Path) -> tuple[Manifest, Perception]:
-    """The exportable model of a checkpoint, full or compact: teacher and readout, float32.
+def load_teacher(path: Path) -> tuple[Manifest, dict[str, Tensor], Any]:
+    """A checkpoint's manifest and tensors, and its teacher's transformer for 224 pixels, float32.
 
     Raises:
         CheckpointError: missing or damaged, without teacher weights, or of an architecture that
@@ -140,17 +140,33 @@ def load_perception(path: Path) -> tuple[Manifest, Perception]:
         vit.load_state_dict(teacher)
     except RuntimeError as error:
         raise CheckpointError(f"{path} does not fit {manifest.name}: {error}") from error
+    return manifest, tensors, vit
+
+
+def load_perception(path: Path) -> tuple[Manifest, Perception]:
+    """The exportable model of a checkpoint, full or compact: teacher and readout, float32.
+
+    Raises:
+        CheckpointError: as `load_teacher`, or a readout of another form.
+    """
+    manifest, tensors, vit = load_teacher(path)
     weight, bias = tensors.get("readout/weight"), tensors.get("readout/bias")
+    wanted = sum(statistics_blocks(int(vit.embed_dim)))
+    if weight is not None and weight.shape[1] != wanted:
+        raise CheckpointError(
+            f"{path} has a readout of {weight.shape[1]} features, wanted {wanted}: it comes from "
+            "an earlier procmem; start a run from it with --init-from"
+        )
     return manifest, Perception(
         vit, None if weight is None else weight.float(), None if bias is None else bias.float()
     ).eval()
 
 
 def compact_tensors(vit: Any, weight: Tensor | None, bias: Tensor | None) -> dict[str, Tensor]:
-    """Teacher weights in float16 and the readout in float32, named as `load_perception` wants."""
+    """Teacher and readout weights in float16, the bias in float32, as `load_perception` wants."""
     tensors = {f"teacher/{k}": v.to(torch.float16) for k, v in vit.state_dict().items()}
     if weight is not None and bias is not None:
-        tensors |= {"readout/weight": weight, "readout/bias": bias}
+        tensors |= {"readout/weight": weight.to(torch.float16), "readout/bias": bias}
     return tensors
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,8 +28,8 @@ _PROGRAMS_HELP = "bundled, endless, or a bank file."
 _RENDER_BATCH = 64
 
 if TYPE_CHECKING:
+    from procmem_pretrain.run_log import StepReport
     from procmem_pretrain.stream import StreamConfig
-    from procmem_pretrain.train import StepReport
 
 
 _IMAGE_OPTIONS = (
@@ -108,7 +109,10 @@ def render(
     from procmem_pretrain.image_files import Encoding, write_folder, write_shards
     from procmem_pretrain.stream import ImageStream
 
-    config = _stream_config(pool_images=min(2048, 16 + 8 * count), **named)
+    # So many new programs that a folder of single images has each of them once.
+    config = _stream_config(
+        pool_images=min(2048, 64 + 8 * count), fresh_programs=_RENDER_BATCH // 8, **named
+    )
     encoding = Encoding(image_format, quality)  # type: ignore[arg-type]  # click checked it
 
     def images_from(position: int) -> Iterator[npt.NDArray[np.uint8]]:
@@ -168,9 +172,13 @@ def sheet(
 
     rows = []
     for name in PROCESSES if process == "all" else (process,):
-        # So many programs that two images of one are rare.
+        # So many programs that two images of one are rare, and none where nothing is mixed.
         config = _stream_config(
-            process=name, images_per_program=1, pool_images=32 + 6 * count, **named
+            process=name,
+            images_per_program=1,
+            pool_images=32 + 6 * count,
+            fresh_programs=count,
+            **named,
         )
         with (
             progress_bar(f"drawing programs for {name}") as progress,
@@ -232,6 +240,7 @@ def train(context: click.Context) -> None:
         path = run(
             arguments.config,
             arguments.folder,
+            init_from=arguments.init_from,
             renderer=arguments.renderer,
             workers=arguments.workers,
             stop_after=arguments.stop_after,
@@ -250,9 +259,9 @@ def train(context: click.Context) -> None:
 def compact(checkpoint: Path, out: Path) -> None:
     """Keeps of a CHECKPOINT what export needs: the teacher, in float16, and a fresh readout."""
     from procmem_pretrain import checkpoint as files
+    from procmem_pretrain.compact import save_compact
     from procmem_pretrain.config import config_from_dict
     from procmem_pretrain.jobs import program_set
-    from procmem_pretrain.train import save_compact
 
     if out.suffix != ".safetensors":
         raise InputError(f"output is {out}, wanted a name that ends in .safetensors")
@@ -301,9 +310,10 @@ def _stream_config(
 
 
 def _show_step(line: StepReport) -> None:
+    terms = "  ".join(f"{name} {value:.3f}" for name, value in line.terms.items())
+    seen = "" if math.isnan(line.knn) else f"  knn {line.knn:.3f}  rank {line.rank:.0f}"
     click.echo(
-        f"step {line.step:6d}  loss {line.loss:.4f}  alignment {line.alignment:.3f}  "
-        f"rate {line.rate:.3f}  patch {line.patch:.3f}  layout {line.layout:.3f}  "
-        f"{line.images_per_second:.0f} images/s",
+        f"step {line.step:6d}  loss {line.loss:.4f}  {terms}  "
+        f"{line.images_per_second:.0f} images/s  MFU {line.mfu:.0%}{seen}",
         err=True,
     )

@@ -1,32 +1,23 @@
 """Every constant of a training run, in one frozen, serializable place.
 
 `procmem-pretrain train` is generated from these classes; the resolved configuration goes into the
-checkpoint's manifest.
+checkpoint's manifest. A recipe is a complete configuration with a name (`RECIPES`).
 """
 
 from __future__ import annotations
 
+import dataclasses
+import types
+import typing
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from procmem.errors import InputError
-from procmem_pretrain.crops import ViewConfig
+from procmem.errors import InputError, unknown_choice
+from procmem_pretrain.dino import DinoConfig
+from procmem_pretrain.simdino import SimDinoConfig
 from procmem_pretrain.stream import StreamConfig
-
-
-@dataclass(frozen=True, slots=True)
-class Phase:
-    """A stretch of training at one resolution (low-resolution curriculum, arXiv 2507.03779).
-
-    Attributes:
-        share: of all steps, 0 to 1; the shares of all phases sum to 1.
-        side: of the global views, pixels, a multiple of 16.
-        keep: share of the global view's patches that the student sees; fewer cost less.
-    """
-
-    share: float
-    side: int
-    keep: float
+from procmem_pretrain.vit import ARCHITECTURES
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,102 +27,126 @@ class TrainConfig:
     Attributes:
         model: architecture, a key of `vit.ARCHITECTURES`.
         root_seed: of initial weights and of every random choice.
-        images: which procedural images; smaller ones, and masks from fewer pixels, than the
-            paper's, because two cores would otherwise spend their time on them.
+        images: which procedural images.
+        objective: what is minimized: "simdino" (fast) or "dino" (the paper's).
+        simdino: constants of the one objective.
+        dino: constants of the other.
         steps: optimizer steps in all.
-        batch: images per step.
-        phases: resolutions, first to last.
-        local_views: small views per image, seen by the student only.
-        local_side: pixels, a multiple of 16.
-        local_scale: share of the image's area in a local view.
-        global_scale: share of the image's area in a global view.
-        learning_rate: peak of AdamW's; cosine decay to `final_learning_rate`.
+        batch: images per step, over all processes.
+        learning_rate: peak of AdamW's.
         final_learning_rate: reached at the last step.
         warmup: share of steps of linear warm-up.
+        schedule: "cosine" decays from the end of the warm-up on; "constant" keeps the peak and
+            decays over the last `decay` of the steps, so that the number of steps can still be
+            changed before that.
+        decay: share of steps of the "constant" schedule's decay.
         weight_decay: on matrices; biases and 1-d parameters have none (DINO).
+        final_weight_decay: reached at the last step by a cosine.
+        betas: AdamW's.
         clip: largest gradient norm (DINO: 3.0).
-        momentum: of the teacher's moving average at the first step; rises to 1 by a cosine.
-        drop_path: chance of skipping a residual branch (DINO: 0.1; 0 suits a short run).
-        projection: width of the embedding that SimDINO compares.
-        expansion_weight: of the coding rate.
-        patch_weight: of the regression of patch descriptors.
-        layout_weight: of the regression of the layout from the class token.
+        clip_each: of every tensor by itself (DINO's code), not of all together.
+        momentum: of the teacher's moving average at the first step.
+        final_momentum: reached at the last step by a cosine (DINO: 1).
+        health_programs: programs whose images are looked at before each checkpoint, to tell a
+            collapse (`health.py`); 0 looks at nothing.
         readout_dimension: D of the exported class token; 0 exports the plain class token.
         readout_images: procedural images that the readout is fitted on.
         precision: "bf16" for matrix products in bfloat16, else "fp32".
+        compile: let torch.compile fuse the transformer.
         device: torch device, e.g. "cpu", "cuda".
     """
 
     model: str = "vit-tiny"
     root_seed: int = 0
     images: StreamConfig = field(
-        default_factory=lambda: StreamConfig(side=144, mask_side=64, pool_images=4096)
+        default_factory=lambda: StreamConfig(
+            side=144, mask_side=64, pool_images=4096, fresh_programs=2
+        )
     )
+    objective: Literal["simdino", "dino"] = "simdino"
+    simdino: SimDinoConfig = field(default_factory=SimDinoConfig)
+    dino: DinoConfig = field(default_factory=DinoConfig)
     steps: int = 4000
     batch: int = 128
-    phases: tuple[Phase, ...] = (Phase(0.88, 128, 0.5), Phase(0.12, 192, 0.4))
-    local_views: int = 2
-    local_side: int = 64
-    local_scale: tuple[float, float] = (0.05, 0.4)
-    global_scale: tuple[float, float] = (0.25, 1.0)
     learning_rate: float = 1e-3
     final_learning_rate: float = 1e-5
     warmup: float = 0.05
+    schedule: Literal["cosine", "constant"] = "constant"
+    decay: float = 0.2
     weight_decay: float = 0.05
+    final_weight_decay: float = 0.05
+    betas: tuple[float, float] = (0.9, 0.95)
     clip: float = 3.0
+    clip_each: bool = False
     momentum: float = 0.99
-    drop_path: float = 0.0
-    projection: int = 128
-    expansion_weight: float = 1.0
-    patch_weight: float = 1.0
-    layout_weight: float = 1.0
+    final_momentum: float = 0.998
+    health_programs: int = 48
     readout_dimension: int = 384
     readout_images: int = 4000
     precision: Literal["bf16", "fp32"] = "bf16"
+    compile: bool = False
     device: str = "cpu"
 
     def __post_init__(self) -> None:
+        if self.model not in ARCHITECTURES:
+            raise unknown_choice("model", self.model, ARCHITECTURES)
         problems = []
-        for name in ("steps", "batch", "projection"):
+        for name in ("steps", "readout_images"):
             if getattr(self, name) < 1:
                 problems.append(f"{name} is {getattr(self, name)}, wanted 1 or more")
         if self.batch < 2:
             problems.append(f"batch is {self.batch}, wanted 2 or more: views are compared")
-        if abs(sum(phase.share for phase in self.phases) - 1) > 1e-6:
-            problems.append(f"phases have shares {[p.share for p in self.phases]}, wanted sum 1")
-        for side in (self.local_side, *(phase.side for phase in self.phases)):
-            if side < 32 or side % 16:
-                problems.append(f"side is {side}, wanted a multiple of 16, 32 or more")
-        problems += [
-            f"keep is {phase.keep}, wanted above 0 and at most 1"
-            for phase in self.phases
-            if not 0 < phase.keep <= 1
-        ]
+        for name in ("warmup", "decay", "momentum", "final_momentum"):
+            if not 0 <= getattr(self, name) <= 1:
+                problems.append(f"{name} is {getattr(self, name)}, wanted 0 to 1")
+        for name in ("learning_rate", "clip"):
+            if not getattr(self, name) > 0:
+                problems.append(f"{name} is {getattr(self, name)}, wanted above 0")
         if problems:
             raise InputError("; ".join(problems))
 
-    def phase_at(self, step: int) -> Phase:
-        """The phase of a step."""
-        end = 0.0
-        for phase in self.phases:
-            end += phase.share
-            if step < end * self.steps - 1e-9:
-                return phase
-        return self.phases[-1]
+    @property
+    def decay_starts(self) -> int:
+        """The first step of the last decay: from here on, `steps` is settled."""
+        if self.schedule == "cosine":
+            return 0
+        return round((1 - self.decay) * self.steps)
 
-    def teacher_view(self, phase: Phase) -> ViewConfig:
-        """The teacher sees a clean view: what the student must agree with."""
-        return ViewConfig(
-            phase.side, self.global_scale, jitter=(0.2, 0.2, 0.2, 0.05), grey=0.1, blur=0.2
-        )
 
-    def student_view(self, phase: Phase) -> ViewConfig:
-        """The student's global view: DINO's operations."""
-        return ViewConfig(phase.side, self.global_scale, solarize=0.1)
+def _fast() -> TrainConfig:
+    """The default: the most perception for little compute."""
+    return TrainConfig()
 
-    def local_view(self) -> ViewConfig:
-        """The student's local views."""
-        return ViewConfig(self.local_side, self.local_scale)
+
+def _paper() -> TrainConfig:
+    """DINO to the letter, as "Separating Knowledge and Perception with Procedural Data" trains it.
+
+    100 epochs of 1.3 million images in batches of 512; 10 epochs of warm-up.
+    """
+    return TrainConfig(
+        model="vit-small",
+        images=StreamConfig(
+            process="shaders-kml-mixup", side=256, protocol="paper", pool_images=16384
+        ),
+        objective="dino",
+        steps=253_906,
+        batch=512,
+        learning_rate=1e-3,  # 5e-4 * batch / 256
+        final_learning_rate=1e-6,
+        warmup=0.1,
+        schedule="cosine",
+        weight_decay=0.04,
+        final_weight_decay=0.4,
+        betas=(0.9, 0.999),
+        clip=3.0,
+        clip_each=True,
+        momentum=0.996,
+        final_momentum=1.0,
+        readout_dimension=0,
+    )
+
+
+RECIPES: dict[str, Callable[[], TrainConfig]] = {"fast": _fast, "paper": _paper}
 
 
 def config_from_dict(fields: dict[str, Any]) -> TrainConfig:
@@ -141,13 +156,27 @@ def config_from_dict(fields: dict[str, Any]) -> TrainConfig:
         InputError: a field is missing, unknown or out of range.
     """
     try:
-        known = dict(fields)
-        known["images"] = StreamConfig(**known["images"])
-        known["phases"] = tuple(Phase(**phase) for phase in known["phases"])
-        for name in ("local_scale", "global_scale"):
-            known[name] = tuple(known[name])
-        return TrainConfig(**known)
-    except (KeyError, TypeError) as error:
+        config: TrainConfig = _restored(TrainConfig, fields)
+        return config
+    except (KeyError, TypeError, AttributeError) as error:
         raise InputError(
-            f"the manifest's training configuration is not readable: {error}"
+            f"the manifest's training configuration is not readable ({error!r}); the checkpoint "
+            "comes from another version of procmem: start from it with --init-from"
         ) from error
+
+
+def _restored(kind: Any, value: Any) -> Any:
+    """JSON knows no tuples and no classes: a value of the type that its field declares."""
+    if dataclasses.is_dataclass(kind):
+        hints = typing.get_type_hints(kind)
+        unknown = value.keys() - hints.keys()
+        missing = hints.keys() - value.keys()
+        if unknown or missing:
+            raise KeyError(f"unknown {sorted(unknown)}, missing {sorted(missing)}")
+        return kind(**{name: _restored(hints[name], item) for name, item in value.items()})  # type: ignore[operator]  # a class
+    if typing.get_origin(kind) is tuple:
+        inner = [argument for argument in typing.get_args(kind) if argument is not Ellipsis]
+        return tuple(_restored(inner[0], item) for item in value)
+    if isinstance(kind, types.UnionType) and value is None:
+        return None
+    return value

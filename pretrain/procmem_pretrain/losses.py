@@ -1,8 +1,9 @@
 """What training minimizes: SimDINO's loss and the regression of local descriptors.
 
-Pure functions of tensors; used by `train.py`. SimDINO (arXiv 2502.10385): the student's embedding
-of one view should equal the teacher's of another, and the coding rate of all embeddings should be
-large, which is what keeps them from collapsing; no 65,536-way head, no centering, no temperature.
+Pure functions of tensors; used by `simdino.py`. Batch statistics are those of all processes.
+SimDINO (arXiv 2502.10385): the student's embedding of one view should equal the teacher's of
+another, and the coding rate of all embeddings should be large, which is what keeps them from
+collapsing; no 65,536-way head, no centering, no temperature.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ import math
 import torch
 from torch import Tensor
 from torch.nn import functional
+
+from procmem_pretrain.distributed import mean_across, sum_across, world
 
 # Allowed squared distortion of the coding rate (arXiv 2502.10385, section 3: epsilon^2 = 0.5).
 DISTORTION = 0.5
@@ -30,7 +33,8 @@ def coding_rate(embeddings: Tensor) -> Tensor:
         a scalar in [0, 1]; 1 if they are spread evenly over all directions.
     """
     count, width = embeddings.shape
-    gram = embeddings.T @ embeddings * (width / (count * DISTORTION))
+    scale = width / (count * world() * DISTORTION)
+    gram = sum_across(embeddings.T @ embeddings) * scale
     identity = torch.eye(width, device=embeddings.device)
     rate: Tensor = torch.linalg.cholesky(identity + gram).diagonal().log().sum()
     return rate / (0.5 * width * math.log(1 + 1 / DISTORTION))
@@ -52,5 +56,7 @@ def regression(prediction: Tensor, target: Tensor) -> Tensor:
         a scalar; about 0.4 for a prediction of the mean.
     """
     flat = target.flatten(0, -2)
-    standardized = (target - flat.mean(0)) / (flat.std(0) + 1e-3)
+    mean = mean_across(flat.mean(0))
+    deviation = mean_across(((flat - mean) ** 2).mean(0)).sqrt()
+    standardized = (target - mean) / (deviation + 1e-3)
     return functional.smooth_l1_loss(prediction, standardized)

@@ -33,6 +33,9 @@ PROCESSES = (
     "objects",
 )
 
+# Those whose images are pool images as they are.
+UNMIXED = ("shaders", "stylegan")
+
 # Chances that a source of real variety gives one-color images this often in a row are nil.
 _MAX_REDRAWS = 20
 

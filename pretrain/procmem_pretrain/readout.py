@@ -7,6 +7,8 @@ and bias of `Perception`.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -16,32 +18,48 @@ from procmem.errors import InputError
 RIDGE = 0.01
 
 
-def fit_readout(features: Tensor, *, dimension: int, ridge: float = RIDGE) -> tuple[Tensor, Tensor]:
-    """Fits z = W (x - mean) with W = (eigenvalue + ridge)^(-1/2) * eigenvector, largest first.
+def fit_readout(
+    features: Tensor, *, dimension: int, blocks: Sequence[int], ridge: float = RIDGE
+) -> tuple[Tensor, Tensor]:
+    """Fits z = W (x - mean), which whitens the largest principal directions.
+
+    Each block of features is first scaled to the same total variance, so that none (the layout has
+    sixteen times the numbers of the class token) outvotes the others. With eigenvalues v and
+    eigenvectors e of the scaled features' covariance, a row of W is e * scale / sqrt(v + ridge).
 
     Args:
-        features: (N, F) float, N above F for a full-rank covariance.
+        features: (N, F) float, N above `dimension`.
         dimension: D, how many principal directions are kept, at most F.
+        blocks: lengths of consecutive groups of features, in all F.
         ridge: share of the mean eigenvalue.
 
     Returns:
-        weight (D, F) and bias (D,), float32.
+        weight (D, F) and bias (D,), float32; the weight is exact in float16.
 
     Raises:
-        InputError: too few samples or too large a dimension.
+        InputError: too few samples, too large a dimension, or blocks of another length.
     """
     count, width = features.shape
     if not 1 <= dimension <= width:
         raise InputError(f"readout dimension is {dimension}, wanted 1 to {width}")
     if count <= dimension:
         raise InputError(f"readout needs more than {dimension} images, got {count}")
+    if sum(blocks) != width:
+        raise InputError(f"blocks are {tuple(blocks)}, wanted a sum of {width}")
     wide = features.double()
     mean = wide.mean(dim=0)
-    covariance = (wide - mean).T @ (wide - mean) / count
+    parts = torch.split(wide - mean, list(blocks), dim=1)
+    scales = torch.cat(
+        [(p.square().sum() / count).clamp_min(1e-12).rsqrt().expand(p.shape[1]) for p in parts]
+    )
+    centered = (wide - mean) * scales
+    covariance = centered.T @ centered / count
     values, vectors = torch.linalg.eigh(covariance)  # ascending
     values, vectors = values.flip(0)[:dimension], vectors.flip(1)[:, :dimension]
     # An eigenvector's sign is arbitrary; the largest entry is made positive so that fits agree.
     largest = vectors.abs().argmax(dim=0)
     vectors = vectors * vectors[largest, torch.arange(dimension)].sign()
-    weight = (vectors / (values + ridge * covariance.trace() / width).sqrt()).T
+    weight = (vectors / (values + ridge * covariance.trace() / width).sqrt()).T * scales
+    # Embeddings are scaled to unit length in the end: a common factor keeps float16 in range.
+    weight = (weight / weight.abs().max()).half().double()
     return weight.float(), (-weight @ mean).float()

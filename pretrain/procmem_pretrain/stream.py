@@ -15,12 +15,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from procmem.errors import InputError, TrainingError, unknown_choice
 from procmem_pretrain.jobs import BUNDLED, JobConfig
-from procmem_pretrain.processes import PROCESSES, make_process, to_uint8
+from procmem_pretrain.processes import PROCESSES, UNMIXED, make_process, to_uint8
 from procmem_pretrain.render import RENDERERS
 from procmem_pretrain.seeds import stream
 from procmem_pretrain.user_shaders import UserShader, load_shaders
@@ -46,7 +47,8 @@ class StreamConfig:
         pool_images: images that a batch is mixed from, rounded up to whole programs.
         images_per_program: drawn at a time, each at its own time and view.
         fresh_programs: programs drawn anew for every batch; their images replace the oldest ones
-            of the pool. 0 draws the pool once.
+            of the pool. 0 draws the pool once. If they fill a batch, a process that does not mix
+            shows each image once; else it draws from the pool with replacement.
         protocol: "paper" is the published procedure to the letter: plain views, K-means on
             256 x 256 pixels of 8 bits.
         mask_side: where K-means runs, pixels; None is 256, less is faster.
@@ -84,6 +86,11 @@ class StreamConfig:
             side=self.side,
             protocol=self.protocol,
         )
+
+    def deals(self, batch: int) -> bool:
+        """Whether each image is shown once: nothing is mixed, and enough are drawn for a batch."""
+        fresh = self.fresh_programs * self.images_per_program
+        return self.process in UNMIXED and min(fresh, self.pool_images) >= batch
 
     @property
     def pool_jobs(self) -> int:
@@ -189,6 +196,8 @@ class ImageStream:
                 self._progress(self._drawn - first, end - first)
 
     def _mix(self, position: int, count: int, share: range) -> Tensor:
+        if self.config.deals(count):
+            return self._deal(position, count)[share.start : share.stop]
         side = self.config.side
         batch = torch.empty(len(share), 3, side, side, dtype=torch.uint8, device=self._pool.device)
         for first in range(share.start - share.start % CHUNK, share.stop, CHUNK):
@@ -200,6 +209,14 @@ class ImageStream:
                 wanted.start - first : wanted.stop - first
             ]
         return batch
+
+    def _deal(self, position: int, count: int) -> Tensor:
+        """The images of the newest jobs, in random order."""
+        size, ring = self.config.images_per_program, self.config.pool_jobs
+        jobs = self._jobs_before(position) - 1 - np.arange(-(-count // size))
+        newest = (jobs[:, None] % ring * size + np.arange(size)).ravel()
+        random = stream(self.config.root_seed, "mixing", position)
+        return self._pool[torch.from_numpy(random.permutation(newest)[:count])]
 
     def _too_large(self) -> TrainingError:
         """Looks for the batch that fits; its images are thrown away."""

@@ -53,6 +53,16 @@ def make_vit(name: str, *, root_seed: int, drop_path: float = 0.0, fixed_side: b
         )
 
 
+def normalized(views: Tensor) -> Tensor:
+    """Views in [0, 1] as the transformer takes them, in [-1, 1] (`manifest.Preprocessing`)."""
+    return (views - 0.5) / 0.5
+
+
+# Cells of the layout along each side: the coarsest grid that tells the parts of a face or a letter
+# apart, and fine enough that a 7 x 7 grid of tokens (112 pixels) still has several in each.
+LAYOUT = 4
+
+
 class Perception(nn.Module):
     """What is exported: transformer, readout, normalization.
 
@@ -69,26 +79,56 @@ class Perception(nn.Module):
     def __init__(self, vit: Any, weight: Tensor | None = None, bias: Tensor | None = None) -> None:
         super().__init__()
         self.vit = vit
-        self.register_buffer("readout_weight", weight)  # (D, 3P)
+        self.register_buffer("readout_weight", weight)  # (D, 19P)
         self.register_buffer("readout_bias", bias)  # (D,)
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """See the class."""
         tokens = self.vit.forward_features(images)
         patch = self.vit.patch_embed.patch_size[0]
-        height, width = images.shape[2] // patch, images.shape[3] // patch
-        patches = tokens[:, 1:].reshape(-1, height, width, tokens.shape[2])
+        grid = (images.shape[2] // patch, images.shape[3] // patch)
+        patches = tokens[:, 1:].reshape(-1, *grid, tokens.shape[2])
         if self.readout_weight is None:
             cls = tokens[:, 0]
         else:
-            cls = functional.linear(statistics(tokens), self.readout_weight, self.readout_bias)
+            features = statistics(tokens, grid)
+            cls = functional.linear(features, self.readout_weight, self.readout_bias)
         return functional.normalize(cls, dim=1), patches
 
 
-def statistics(tokens: Tensor) -> Tensor:
-    """(B, 1 + h * w, P) tokens -> (B, 3P): class token, mean and deviation of the patch tokens."""
+def statistics(tokens: Tensor, grid: tuple[int, int]) -> Tensor:
+    """What the readout reads.
+
+    Args:
+        tokens: (B, 1 + h * w, P), the class token first.
+        grid: (h, w).
+
+    Returns:
+        (B, 19P): class token, mean and deviation of the patch tokens, and their mean in each of
+        4 x 4 cells of the image, row by row.
+    """
     patches = tokens[:, 1:]
     mean = patches.mean(dim=1)
     # Written out, because torch.std has no exact counterpart in every ONNX version.
     deviation = ((patches - mean.unsqueeze(1)) ** 2).mean(dim=1).add(1e-12).sqrt()
-    return torch.cat([tokens[:, 0], mean, deviation], dim=1)
+    cells = layout_weights(grid).to(tokens.device, tokens.dtype) @ patches  # (B, 16, P)
+    return torch.cat([tokens[:, 0], mean, deviation, cells.flatten(1)], dim=1)
+
+
+def statistics_blocks(width: int) -> tuple[int, ...]:
+    """How many of `statistics`' 19P numbers belong to each of its four parts."""
+    return (width, width, width, LAYOUT**2 * width)
+
+
+def layout_weights(grid: tuple[int, int]) -> Tensor:
+    """(16, h * w): each row averages one cell; a token on a border counts by its share of area."""
+    rows, columns = (_overlaps(count) for count in grid)
+    return torch.einsum("ry,cx->rcyx", rows, columns).reshape(LAYOUT**2, grid[0] * grid[1])
+
+
+def _overlaps(count: int) -> Tensor:
+    """(4, count): the share of each quarter of a line that each of `count` equal parts covers."""
+    edges = torch.arange(count + 1, dtype=torch.float64) * LAYOUT / count
+    cells = torch.arange(LAYOUT, dtype=torch.float64)[:, None]
+    overlap = torch.minimum(edges[1:], cells + 1) - torch.maximum(edges[:-1], cells)
+    return overlap.clamp_min(0).float()

@@ -1,4 +1,5 @@
 import json
+import math
 from pathlib import Path
 
 import numpy as np
@@ -6,6 +7,8 @@ import onnx
 import pytest
 import torch
 from click.testing import CliRunner
+from onnx import TensorProto, helper, numpy_helper
+from onnx.reference import ReferenceEvaluator
 
 from procmem import Embedder
 from procmem.errors import CheckpointError, ExportError, InputError, ParityError
@@ -14,7 +17,7 @@ from procmem.preprocess import center_view
 from procmem_export import export as conductor
 from procmem_export.cli import main
 from procmem_export.export import export
-from procmem_export.onnx_format import check_self_contained
+from procmem_export.onnx_format import check_self_contained, store_in_half
 from procmem_export.parity import compare
 from procmem_pretrain import checkpoint
 from procmem_pretrain.config import TrainConfig
@@ -28,7 +31,7 @@ def write_checkpoint(folder: Path, *, seed: int) -> Path:
         path,
         checkpoint.compact_tensors(
             make_vit("vit-tiny", root_seed=seed),
-            torch.randn(32, 3 * 192, generator=generator),
+            torch.randn(32, 19 * 192, generator=generator).half().float(),
             torch.randn(32, generator=generator),
         ),
         config=TrainConfig(),
@@ -76,6 +79,38 @@ def test_the_file_is_self_contained_and_names_no_path_of_this_machine(exported: 
     check_self_contained(data)
     for trace in (str(Path.home()), str(Path(conductor.__file__).parent), "site-packages"):
         assert trace.encode() not in data
+
+
+def test_weights_of_a_compact_checkpoint_are_stored_in_half(exported: Path) -> None:
+    proto = onnx.load_model_from_string(exported.read_bytes())
+    sizes = {TensorProto.FLOAT: 0, TensorProto.FLOAT16: 0}
+    for tensor in proto.graph.initializer:
+        if tensor.data_type in sizes:
+            sizes[tensor.data_type] += math.prod(tensor.dims)
+    assert sizes[TensorProto.FLOAT] < 0.02 * sizes[TensorProto.FLOAT16]
+
+
+def test_a_weight_that_half_cannot_hold_stays_in_float32() -> None:
+    exact = np.arange(2048, dtype=np.float32)
+    tensors = {"exact": exact, "inexact": exact + np.float32(1e-4), "huge": exact * 1e5}
+    graph = helper.make_graph(
+        [helper.make_node("Sum", list(tensors), ["sum"])],
+        "three",
+        [],
+        [helper.make_tensor_value_info("sum", TensorProto.FLOAT, [2048])],
+        [numpy_helper.from_array(value, name) for name, value in tensors.items()],
+    )
+    proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)])
+    store_in_half(proto)
+    onnx.checker.check_model(proto)
+    kinds = {tensor.name: tensor.data_type for tensor in proto.graph.initializer}
+    assert kinds == {
+        "exact_half": TensorProto.FLOAT16,
+        "inexact": TensorProto.FLOAT,
+        "huge": TensorProto.FLOAT,
+    }
+    (total,) = ReferenceEvaluator(proto).run(None, {})
+    assert np.array_equal(total, sum(tensors.values()))
 
 
 def test_torch_and_the_sdk_give_the_same_embedding_of_another_image(

@@ -3,8 +3,9 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from procmem_pretrain.config import Phase, TrainConfig
+from procmem_pretrain.config import TrainConfig
 from procmem_pretrain.render import GlRenderer
+from procmem_pretrain.simdino import Phase, SimDinoConfig
 from procmem_pretrain.stream import StreamConfig, generate
 
 TINY_IMAGES = StreamConfig(
@@ -31,13 +32,16 @@ def pool() -> torch.Tensor:
 def tiny_config() -> TrainConfig:
     return TrainConfig(
         images=TINY_IMAGES,
+        simdino=SimDinoConfig(
+            phases=(Phase(0.5, 64, 0.5), Phase(0.5, 96, 0.5)),
+            local_views=1,
+            local_side=32,
+            projection=16,
+            drop_path=0.1,
+        ),
         steps=6,
         batch=6,
-        phases=(Phase(0.5, 64, 0.5), Phase(0.5, 96, 0.5)),
-        local_views=1,
-        local_side=32,
-        projection=16,
-        drop_path=0.1,
+        health_programs=0,
         readout_dimension=8,
         readout_images=50,
         precision="fp32",

@@ -11,8 +11,9 @@ from procmem_pretrain.cli import main
 from procmem_pretrain.processes import PROCESSES
 
 TINY = """--model vit-tiny --steps 2 --batch 4 --images.pool-images 24 --images.images-per-program 4
---images.side 64 --images.root-seed 3 --images.mask-side 32 --local-side 32 --projection 16
---readout-dimension 8 --readout-images 50 --precision fp32 --local-views 1"""
+--images.side 64 --images.root-seed 3 --images.mask-side 32 --simdino.local-side 32
+--simdino.projection 16 --simdino.local-views 1 --readout-dimension 8 --readout-images 50
+--precision fp32 --health-programs 0"""
 
 
 def test_train_compact_and_inspect_work_from_the_command_line(

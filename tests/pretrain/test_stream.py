@@ -70,6 +70,15 @@ def test_without_fresh_programs_the_pool_stays() -> None:
         assert torch.equal(images._pool, before)
 
 
+@pytest.mark.parametrize("process", ["shaders", "stylegan"])
+def test_a_process_that_does_not_mix_shows_each_image_once_if_enough_are_drawn(
+    process: str,
+) -> None:
+    shown = batches(4, process=process, fresh_programs=2).flatten(0, 1)  # 6 drawn for 5 shown
+    assert len({image.numpy().tobytes() for image in shown}) == len(shown)
+    assert torch.equal(batches(1, process=process, fresh_programs=2, start=3)[0], shown[15:])
+
+
 def test_seeds_and_processes_differ() -> None:
     assert not torch.equal(batches(1), batches(1, root_seed=5))
     assert not torch.equal(batches(1), batches(1, process="shaders"))

@@ -10,35 +10,42 @@ import torch
 from procmem.errors import CheckpointError, InputError, TrainingError
 from procmem.manifest import manifest_path
 from procmem_pretrain import checkpoint
-from procmem_pretrain.config import Phase, TrainConfig, config_from_dict
-from procmem_pretrain.objective import Student, losses
+from procmem_pretrain.config import RECIPES, TrainConfig, config_from_dict
+from procmem_pretrain.health import HealthCheck, Unhealthy
+from procmem_pretrain.objective import make_objective
+from procmem_pretrain.optimization import learning_rate, teacher_momentum, weight_decay
+from procmem_pretrain.run_log import StepReport
+from procmem_pretrain.simdino import Phase, SimDinoConfig, SimDinoObjective
 from procmem_pretrain.stream import ImageStream
 from procmem_pretrain.train import train
+from procmem_pretrain.training_state import TrainingState
 from procmem_pretrain.vit import make_vit
+
+
+def with_simdino(config: TrainConfig, **changes: object) -> TrainConfig:
+    simdino = dataclasses.replace(config.simdino, **changes)  # type: ignore[arg-type]
+    return dataclasses.replace(config, simdino=simdino)
 
 
 def test_training_lowers_the_loss_on_images_it_has_not_seen(
     tiny_config: TrainConfig, tmp_path: Path
 ) -> None:
-    config = dataclasses.replace(
-        tiny_config, steps=24, batch=12, phases=(Phase(1.0, 64, 1.0),), drop_path=0.0
+    config = with_simdino(
+        dataclasses.replace(tiny_config, steps=24, batch=12),
+        phases=(Phase(1.0, 64, 1.0),),
+        drop_path=0.0,
     )
-    trained = Student(config)
-    path = train(config, tmp_path, stop_after=23)
-    state = checkpoint.load(path)[1]
-    trained.load_state_dict(
-        {k.removeprefix("student/"): v for k, v in state.items() if k.startswith("student/")}
-    )
+    train(config, tmp_path, stop_after=23)
+    trained = TrainingState(config, make_objective(config))
+    assert trained.resume(tmp_path)
     with ImageStream(config.images, batch=config.batch, start=23) as stream:
         images = next(stream)  # step 23's: the run stopped before it
 
-    def total(student: Student) -> float:
+    def total(objective: torch.nn.Module) -> float:
         with torch.no_grad():
-            return sum(
-                term.item() for term in losses(config, 23, images, student, student).values()
-            )
+            return sum(term.item() for term in objective(23, images).values())
 
-    assert total(trained) < 0.9 * total(Student(config))
+    assert total(trained.objective) < 0.9 * total(make_objective(config))
 
 
 def test_a_finished_run_leaves_a_loadable_perception(
@@ -62,7 +69,7 @@ def test_three_steps_move_every_weight_of_the_student(
     path = train(tiny_config, tmp_path, stop_after=3)
     _, tensors = checkpoint.load(path)
     start = make_vit("vit-tiny", root_seed=tiny_config.root_seed).state_dict()
-    still = [k for k, v in start.items() if torch.equal(v, tensors[f"student/vit.{k}"])]
+    still = [k for k, v in start.items() if torch.equal(v, tensors[f"objective/student.vit.{k}"])]
     assert still == []
 
 
@@ -107,10 +114,84 @@ def test_a_folder_of_another_configuration_is_refused(
         train(other, tmp_path)
 
 
-def test_a_loss_that_is_not_finite_stops_the_run(tiny_config: TrainConfig, tmp_path: Path) -> None:
-    broken = dataclasses.replace(tiny_config, patch_weight=float("inf"))
-    with pytest.raises(TrainingError, match="loss is inf at step 0"):
+def test_a_loss_that_is_never_finite_ends_the_run_and_keeps_a_good_checkpoint(
+    tiny_config: TrainConfig, tmp_path: Path
+) -> None:
+    broken = with_simdino(tiny_config, patch_weight=float("inf"))
+    with pytest.raises(TrainingError, match="collapsed for the third time"):
         train(broken, tmp_path)
+    assert checkpoint.load(tmp_path / "step-00000000.safetensors")[0].origin.steps == 0
+
+
+def test_a_run_that_diverges_goes_back_and_on_with_half_the_rate(
+    tiny_config: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    forward, rates = SimDinoObjective.forward, []
+
+    def diverging(self: SimDinoObjective, step: int, images: torch.Tensor) -> object:
+        terms = forward(self, step, images)
+        if step == 4 and not rates:
+            rates.append("diverged")
+            return {name: term * float("nan") for name, term in terms.items()}
+        return terms
+
+    monkeypatch.setattr(SimDinoObjective, "forward", diverging)
+    train(tiny_config, tmp_path, stop_after=3)
+    lines: list[StepReport] = []
+    train(tiny_config, tmp_path, report=lines.append)
+    usual = learning_rate(tiny_config, 5)
+    assert lines[-1].step == 6
+    assert lines[-1].learning_rate == pytest.approx(usual / 2)
+    weights = checkpoint.load(checkpoint.latest(tmp_path))[1]
+    assert all(torch.isfinite(tensor).all() for tensor in weights.values())
+
+
+def test_a_collapsed_model_is_found_before_a_checkpoint_is_written(
+    tiny_config: TrainConfig, tmp_path: Path
+) -> None:
+    config = dataclasses.replace(tiny_config, health_programs=3)
+    train(config, tmp_path, stop_after=1)
+
+    state = TrainingState(config, make_objective(config))
+    with torch.no_grad():
+        state.vit.norm.weight.zero_()
+    health = HealthCheck(config.images, programs=3, renderer="auto", device=torch.device("cpu"))
+    with pytest.raises(Unhealthy, match="collapse"):
+        health.look(state.vit)
+
+
+def test_steps_can_be_changed_before_the_last_decay_and_not_after(
+    tiny_config: TrainConfig, tmp_path: Path
+) -> None:
+    config = dataclasses.replace(tiny_config, steps=8, decay=0.5)
+    train(config, tmp_path, stop_after=3)
+    longer = dataclasses.replace(config, steps=10)
+    train(longer, tmp_path, stop_after=6)
+    assert config_from_dict(checkpoint.load(checkpoint.latest(tmp_path))[0].config) == longer
+    with pytest.raises(TrainingError, match="steps: 10 -> 12"):
+        train(dataclasses.replace(config, steps=12), tmp_path)
+
+
+def test_a_run_starts_from_the_weights_of_another(tiny_config: TrainConfig, tmp_path: Path) -> None:
+    first = train(tiny_config, tmp_path / "first")
+    second = train(tiny_config, tmp_path / "second", init_from=first, stop_after=0)
+    manifest, tensors = checkpoint.load(second)
+    weights = checkpoint.load(first)[1]
+    for name, tensor in weights.items():
+        if name.startswith("teacher/"):
+            assert torch.equal(tensors[name], tensor.float())
+    assert ("start", checkpoint.load(first)[0].sha256) in manifest.origin.chain
+
+
+def test_a_start_that_does_not_exist_or_does_not_fit_is_refused(
+    tiny_config: TrainConfig, tmp_path: Path
+) -> None:
+    with pytest.raises(InputError, match=r"none\.safetensors does not exist"):
+        train(tiny_config, tmp_path / "run", init_from=tmp_path / "none.safetensors")
+    start = train(tiny_config, tmp_path / "start", stop_after=1)
+    small = dataclasses.replace(tiny_config, model="vit-small")
+    with pytest.raises(CheckpointError, match="is a vit-tiny, wanted vit-small"):
+        train(small, tmp_path / "other", init_from=start)
 
 
 def test_a_checkpoint_with_a_flipped_byte_is_refused(
@@ -157,5 +238,27 @@ def test_cuda_without_a_gpu_is_refused(tiny_config: TrainConfig, tmp_path: Path)
 
 
 def test_all_wrong_constants_are_told_at_once() -> None:
-    with pytest.raises(InputError, match=r"(?s)steps is 0.*batch is 1.*side is 100"):
-        TrainConfig(batch=1, steps=0, phases=(Phase(1.0, 100, 0.5),))
+    with pytest.raises(InputError, match=r"(?s)steps is 0.*batch is 1.*warmup is 2"):
+        TrainConfig(batch=1, steps=0, warmup=2)
+    with pytest.raises(InputError, match=r"(?s)shares \[0.5\].*side is 100"):
+        SimDinoConfig(phases=(Phase(0.5, 100, 0.5),))
+
+
+def test_the_papers_recipe_is_dino_with_every_constant_of_the_paper() -> None:
+    paper = RECIPES["paper"]()
+    assert (paper.objective, paper.batch, paper.images.protocol) == ("dino", 512, "paper")
+    assert learning_rate(paper, 25_391) == pytest.approx(1e-3, rel=1e-6)
+    assert learning_rate(paper, paper.steps) == pytest.approx(1e-6)
+    assert weight_decay(paper, 0) == pytest.approx(0.04)
+    assert weight_decay(paper, paper.steps) == pytest.approx(0.4)
+    assert teacher_momentum(paper, 0) == pytest.approx(0.996)
+    assert teacher_momentum(paper, paper.steps) == pytest.approx(1.0)
+
+
+def test_the_constant_schedule_warms_up_keeps_and_decays() -> None:
+    config = TrainConfig(steps=100, warmup=0.1, decay=0.2)
+    rates = [learning_rate(config, step) for step in range(101)]
+    assert rates[0] == pytest.approx(1e-4)
+    assert set(rates[10:80]) == {1e-3}
+    assert rates[90] == pytest.approx((1e-3 + 1e-5) / 2)
+    assert rates[100] == pytest.approx(1e-5)

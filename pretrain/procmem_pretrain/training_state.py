@@ -1,0 +1,191 @@
+"""A run as it stands: networks, optimizer, step; written to a folder and taken up again.
+
+All randomness is a function of (root_seed, step), and the images are a function of the step: there
+is no generator's state to keep. Used by `train.py`; the files are those of `checkpoint.py`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from procmem.errors import CheckpointError, InputError, TrainingError
+from procmem.manifest import Manifest
+from procmem_pretrain import checkpoint
+from procmem_pretrain.config import TrainConfig
+from procmem_pretrain.jobs import program_set
+from procmem_pretrain.optimization import make_optimizer
+
+_TEACHER = "teacher.vit."
+
+
+class TrainingState:
+    """Everything that the next step depends on.
+
+    Attributes:
+        config: of the run.
+        objective: student, teacher and predictors (`objective.Objective`), on the device.
+        optimizer: AdamW.
+        step: steps taken.
+        rollbacks: how often the run went back to a checkpoint because it had collapsed.
+        chain: hashes of the files that the weights descend from.
+    """
+
+    def __init__(self, config: TrainConfig, objective: nn.Module) -> None:
+        self.config = config
+        self.objective = objective
+        self.optimizer = make_optimizer(objective, config)
+        self.step = 0
+        self.rollbacks = 0
+        self.chain: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def vit(self) -> Any:
+        """The teacher's transformer: what a run is for."""
+        return self.objective.teacher.vit  # type: ignore[union-attr]  # an `Objective`
+
+    def save(self, folder: Path) -> Path:
+        """Writes a full checkpoint, and then deletes the older ones."""
+        tensors = {
+            f"teacher/{name.removeprefix(_TEACHER)}"
+            if name.startswith(_TEACHER)
+            else f"objective/{name}": tensor
+            for name, tensor in self.objective.state_dict().items()
+        }
+        for index, state in self.optimizer.state_dict()["state"].items():
+            tensors |= {f"optimizer/{index}/{key}": value for key, value in state.items()}
+        tensors["rollbacks"] = torch.tensor(self.rollbacks)
+        width = int(self.vit.embed_dim)
+        path = folder / f"step-{self.step:08d}.safetensors"
+        checkpoint.save(
+            path,
+            tensors,
+            config=self.config,
+            step=self.step,
+            program_set_sha256=program_set(self.config.images.jobs),
+            cls_dim=width,
+            patch_dim=width,
+            chain=self.chain,
+        )
+        checkpoint.remove_older(folder, path)
+        return path
+
+    def resume(self, folder: Path) -> bool:
+        """Takes up the newest checkpoint of a folder; False if there is none.
+
+        The number of steps may differ from the checkpoint's before either's last decay begins.
+
+        Raises:
+            CheckpointError: it is damaged, or not a full checkpoint of this model.
+            TrainingError: it belongs to another configuration.
+        """
+        path = checkpoint.latest(folder)
+        if path is None:
+            return False
+        manifest, tensors = checkpoint.load(path)
+        self._check_same_run(folder, manifest)
+        self._load(path, manifest, tensors)
+        return True
+
+    def start_from(self, path: Path) -> None:
+        """Takes the weights of another run, full or compact, and starts at step 0.
+
+        Of a compact checkpoint the teacher's weights become those of student and teacher; heads
+        start anew.
+
+        Raises:
+            CheckpointError: damaged, or of another architecture.
+        """
+        manifest, _, vit = checkpoint.load_teacher(path)
+        if manifest.name != self.config.model:
+            raise CheckpointError(
+                f"{path} is a {manifest.name}, wanted {self.config.model}; "
+                f"name it with --model {manifest.name}"
+            )
+        weights = vit.state_dict()
+        self.objective.student.vit.load_state_dict(weights)  # type: ignore[union-attr]
+        self.vit.load_state_dict(weights)
+        self.chain = (*manifest.origin.chain, ("start", manifest.sha256))
+
+    def _check_same_run(self, folder: Path, manifest: Manifest) -> None:
+        # JSON has no tuples; comparing the written forms compares the values.
+        wanted, found = _plain(dataclasses.asdict(self.config)), _plain(manifest.config)
+        different = _differences(found, wanted)
+        if "steps" in different:
+            step = manifest.origin.steps
+            settled = dataclasses.replace(self.config, steps=int(found["steps"])).decay_starts
+            if step <= min(settled, self.config.decay_starts):
+                del different["steps"]
+        if different:
+            changes = ", ".join(f"{name}: {change}" for name, change in different.items())
+            raise TrainingError(
+                f"{folder} holds a run of another configuration ({changes}); "
+                "name a new folder, or use the run's own options to go on with it"
+            )
+
+    def _load(self, path: Path, manifest: Manifest, tensors: dict[str, Tensor]) -> None:
+        try:
+            weights = _under(tensors, "objective/")
+            weights |= {_TEACHER + k: v for k, v in _under(tensors, "teacher/").items()}
+            self.objective.load_state_dict(weights)
+            state: dict[int, dict[str, Tensor]] = {}
+            for name, tensor in _under(tensors, "optimizer/").items():
+                index, key = name.split("/")
+                state.setdefault(int(index), {})[key] = tensor
+            self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": state})
+            self.rollbacks = int(tensors["rollbacks"])
+        except (RuntimeError, KeyError, ValueError) as error:
+            raise CheckpointError(
+                f"{path} is no full checkpoint of this model ({error}); to start from its weights, "
+                "name it with --init-from and a new --folder"
+            ) from error
+        self.step = manifest.origin.steps
+        self.chain = manifest.origin.chain
+
+    def roll_back(self, folder: Path) -> None:
+        """Goes back to the newest checkpoint, with half the learning rate from there on.
+
+        Raises:
+            TrainingError: it is the third time.
+        """
+        rollbacks = self.rollbacks + 1
+        if rollbacks > 2:
+            raise TrainingError(
+                f"the run in {folder} has collapsed for the third time; the checkpoint in it is "
+                "good: lower --learning-rate, or use --precision fp32, in a new folder"
+            )
+        self.resume(folder)
+        self.rollbacks = rollbacks
+
+
+def check_init(config: TrainConfig, init_from: Path | None) -> None:
+    """Raises InputError if there is nothing to start from at the path."""
+    if init_from is not None and not init_from.is_file():
+        raise InputError(
+            f"{init_from} does not exist; --init-from wants a checkpoint, <name>.safetensors with "
+            f"its manifest beside it, of a {config.model}"
+        )
+
+
+def _under(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {k: _plain(v) for k, v in value.items()}
+    return [_plain(v) for v in value] if isinstance(value, (list, tuple)) else value
+
+
+def _differences(found: Any, wanted: Any, name: str = "") -> dict[str, str]:
+    if isinstance(found, dict) and isinstance(wanted, dict):
+        changes: dict[str, str] = {}
+        for key in sorted(found.keys() | wanted.keys()):
+            inner = f"{name}.{key}" if name else key
+            changes |= _differences(found.get(key), wanted.get(key), inner)
+        return changes
+    return {} if found == wanted else {name: f"{found} -> {wanted}"}
