@@ -11,7 +11,8 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -33,6 +34,7 @@ from procmem_pretrain.optimization import (
     set_schedule,
     teacher_momentum,
 )
+from procmem_pretrain.prefetch import Prefetch
 from procmem_pretrain.run_log import RunLog, StepReport
 from procmem_pretrain.stream import ImageStream, Progress, is_out_of_memory
 from procmem_pretrain.throughput import count_operations, peak
@@ -102,7 +104,8 @@ def train(
         run = _Run(state, folder, device, checkpoint_seconds, health)
         end = config.steps if stop_after is None else min(config.steps, stop_after)
         while True:
-            images = ImageStream(
+            open_stream = partial(
+                ImageStream,
                 config.images,
                 batch=config.batch,
                 device=device,
@@ -112,6 +115,8 @@ def train(
                 progress=progress,
                 share=distributed.share(config.batch),
             )
+            # A GPU is busy with the networks either way; a CPU is not.
+            images = Prefetch(open_stream) if device.type == "cpu" else open_stream()
             active = distributed.rank() == 0
             try:
                 with images, RunLog(folder, state.step, report, active=active) as log:
@@ -158,7 +163,7 @@ class _Run:
             objective = DistributedDataParallel(objective, device_ids=ids, broadcast_buffers=False)
         self._objective = objective
 
-    def take_steps(self, images: ImageStream, end: int, log: RunLog) -> Path:
+    def take_steps(self, images: Iterator[Tensor], end: int, log: RunLog) -> Path:
         """Trains up to a step, or until a signal comes, and writes a full checkpoint."""
         state = self._state
         saved_at = reported_at = time.perf_counter()
