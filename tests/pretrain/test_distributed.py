@@ -12,7 +12,8 @@ from procmem.errors import InputError
 from procmem_pretrain import checkpoint, distributed
 
 COMMON = """--model vit-tiny --steps 4 --batch 8 --images.pool-images 24
---images.images-per-program 4 --images.side 64 --images.root-seed 3 --images.mask-side 32 --precision fp32 --readout-dimension 8
+--images.images-per-program 4 --images.side 64 --images.root-seed 3 --images.mask-side 32
+--precision fp32 --readout-dimension 8
 --readout-images 50 --health-programs 4"""
 
 OBJECTIVES = {

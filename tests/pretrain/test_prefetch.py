@@ -59,8 +59,9 @@ def test_an_error_of_the_source_comes_out_in_its_place() -> None:
 
 def test_an_error_of_the_consumer_closes_the_source() -> None:
     source = Source(1000)
-    with pytest.raises(KeyError), Prefetch(source) as numbers:
-        next(numbers)
+    numbers = Prefetch(source)
+    next(numbers)
+    with pytest.raises(KeyError), numbers:
         raise KeyError
     assert source.closed
     assert all(thread.name != "prefetch" for thread in threading.enumerate())
