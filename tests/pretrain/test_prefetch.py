@@ -59,9 +59,13 @@ def test_an_error_of_the_source_comes_out_in_its_place() -> None:
 
 def test_an_error_of_the_consumer_closes_the_source() -> None:
     source = Source(1000)
-    numbers = Prefetch(source)
-    next(numbers)
-    with pytest.raises(KeyError), numbers:
-        raise KeyError
+
+    def consume() -> None:
+        with Prefetch(source) as numbers:
+            next(numbers)
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        consume()
     assert source.closed
     assert all(thread.name != "prefetch" for thread in threading.enumerate())
