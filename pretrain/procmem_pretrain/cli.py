@@ -19,6 +19,7 @@ import numpy.typing as npt
 
 from procmem.cli.group import ErrorGroup, progress_bar
 from procmem.errors import InputError, TrainingError
+from procmem_pretrain.evaluation.command import evaluate
 
 Command = Callable[..., Any]
 
@@ -292,6 +293,9 @@ def inspect(checkpoint: Path, as_json: bool) -> None:
     click.echo(f"{checkpoint}: {manifest.name}, {len(tensors)} tensors, hash verified")
     click.echo(f"  {origin.steps} steps, {origin.images_seen:,} images of {origin.process}")
     click.echo(f"  seed {origin.root_seed}, programs {origin.program_set_sha256[:16]}...")
+
+
+main.add_command(evaluate)
 
 
 def _stream_config(

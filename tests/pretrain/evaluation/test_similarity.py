@@ -1,0 +1,54 @@
+import numpy as np
+import pytest
+
+from procmem_pretrain.evaluation.datasets import SimilaritySet, Triplet
+from procmem_pretrain.evaluation.methods import rgb_pixels
+from procmem_pretrain.evaluation.similarity import (
+    forced_choice,
+    generated_triplets,
+    pairwise_choice,
+    psnr,
+    ssim,
+)
+
+
+@pytest.fixture(scope="module")
+def generated() -> SimilaritySet:
+    return generated_triplets(24, side=64)
+
+
+def test_the_nearer_copy_is_nearer_in_pixels_almost_always(generated: SimilaritySet) -> None:
+    assert pairwise_choice(generated, psnr) > 85
+    assert forced_choice(generated, rgb_pixels) > 70
+
+
+def test_sides_are_random_and_the_same_each_time(generated: SimilaritySet) -> None:
+    shares = [triplet.left_share for triplet in generated.triplets]
+    assert 4 < sum(shares) < 20
+    again = generated_triplets(24, side=64)
+    for first, second in zip(generated.triplets, again.triplets, strict=True):
+        assert np.array_equal(first.left, second.left)
+        assert np.array_equal(first.reference, second.reference)
+
+
+def test_a_tie_is_worth_a_half() -> None:
+    image = np.full((32, 32, 3), 7, np.uint8)
+    data = SimilaritySet("tie", (Triplet(image, image, image, 1.0),))
+    assert pairwise_choice(data, psnr) == 50.0
+
+
+def test_a_split_vote_is_worth_its_share() -> None:
+    dark, bright = (np.full((32, 32, 3), value, np.uint8) for value in (10, 200))
+    left_is_nearer = Triplet(dark, dark, bright, 0.75)
+    right_is_nearer = Triplet(dark, bright, dark, 0.75)
+    assert pairwise_choice(SimilaritySet("one", (left_is_nearer,)), psnr) == 75.0
+    assert pairwise_choice(SimilaritySet("two", (right_is_nearer,)), psnr) == 25.0
+
+
+def test_psnr_and_ssim_of_equal_images_are_the_largest() -> None:
+    random = np.random.default_rng(0)
+    image, other = random.integers(0, 256, (2, 32, 32, 3), dtype=np.uint8)
+    assert psnr(image, image) == 100.0
+    assert psnr(image, image ^ 1) == pytest.approx(48.13, abs=0.01)  # 20 log10(255)
+    assert ssim(image, image) == pytest.approx(1.0)
+    assert ssim(image, other) < 0.2
