@@ -68,17 +68,17 @@ class Step:
         self.optimizer = make_optimizer(self.objective, config)
         if config.compile:
             self.objective.compile()
-        self._step = 0
+        self.number = 0
 
     def __call__(self, images: Tensor) -> None:
         """Forward, backward, clipping, update, teacher."""
-        terms = self.objective(self._step, images)
+        terms = self.objective(self.number, images)
         self.optimizer.zero_grad(set_to_none=True)
         torch.stack(list(terms.values())).sum().backward()  # type: ignore[no-untyped-call]
         clip_gradients(self.objective, self.config)
         self.optimizer.step()
         move_teacher(self.objective.student, self.objective.teacher, 0.99)  # type: ignore[arg-type]
-        self._step += 1
+        self.number += 1
 
 
 def timed(call: Callable[[], object], device: str) -> float:

@@ -19,7 +19,7 @@ from procmem.errors import InputError
     "checkpoints",
     multiple=True,
     type=click.Path(path_type=Path),
-    help="What to evaluate; repeatable.",
+    help="A checkpoint, or a model of procmem-export; repeatable.",
 )
 @click.option("--task", "tasks", multiple=True, help="Only this one; repeatable.")
 @click.option(
@@ -64,9 +64,7 @@ def evaluate(
         raise InputError("nothing to measure; name a --checkpoint, or leave --no-baselines away")
     results = Results(out)
     data_sets = list(find_data_sets(data, ignore=ignore))
-    methods = [
-        method for path in checkpoints for method in known.checkpoint_methods(path, device=device)
-    ]
+    methods = [method for path in checkpoints for method in known.methods_of(path, device=device)]
     if baselines:
         methods += known.random_methods("vit-tiny", device=device)
         methods += known.descriptor_methods()

@@ -18,6 +18,7 @@ import numpy.typing as npt
 import torch
 from PIL import Image
 
+from procmem.embedder import Embedder
 from procmem.errors import MissingExtraError
 from procmem.image import ImageLike, load_image
 from procmem.manifest import Preprocessing
@@ -136,6 +137,28 @@ def checkpoint_methods(path: Path, *, device: str = "cpu") -> tuple[Method, ...]
     perceiver = Perceiver(_any_side(manifest.name, model.vit, device), readout)
     perceiver.preprocessing, perceiver.device = manifest.preprocessing, device
     return _rows(f"{path.parent.name}/{path.stem}", manifest.sha256, perceiver)
+
+
+def model_methods(path: Path) -> tuple[Method, ...]:
+    """An exported model as the SDK runs it, for what needs no patches.
+
+    Raises:
+        ModelError: damaged, or not exported by procmem-export.
+    """
+    embedder = Embedder(path)
+    name = f"{path.parent.name}/{path.name}"
+
+    def embed(images: Iterable[ImageLike]) -> Float32:
+        return unit(embedder.embed(images).cls)
+
+    return (Method(name, f"{embedder.sha256} {path.suffix}", embed),)
+
+
+def methods_of(path: Path, *, device: str = "cpu") -> tuple[Method, ...]:
+    """A checkpoint (`.safetensors`) or an exported model (any other suffix)."""
+    if path.suffix == ".safetensors":
+        return checkpoint_methods(path, device=device)
+    return model_methods(path)
 
 
 def random_methods(model: str, *, device: str = "cpu") -> tuple[Method, ...]:

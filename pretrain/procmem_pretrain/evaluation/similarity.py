@@ -1,8 +1,7 @@
 """Two-alternative forced choice: is the image that people find more alike also nearer here?
 
 NIGHTS' protocol (Fu et al. 2023): a triplet scores the share of people who agree, a tie one half.
-The generated triplets need no download and no people: of two copies of a procedural image, each
-with the same kinds of changes, the one with the weaker changes is the nearer by construction.
+The generated triplets need no download and no people: the nearer image shows the same objects.
 """
 
 from __future__ import annotations
@@ -11,20 +10,23 @@ from collections.abc import Callable
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageFilter
+import torch
+from PIL import Image
+from torch import Tensor
 
-from procmem.errors import MissingExtraError
+from procmem.errors import InputError, MissingExtraError
 from procmem.image import ImageLike, load_image
 from procmem_pretrain.evaluation.datasets import SimilaritySet, Triplet
 from procmem_pretrain.evaluation.methods import Embed
+from procmem_pretrain.objects import scenes
 from procmem_pretrain.seeds import stream
 from procmem_pretrain.stream import StreamConfig, generate
 
 UInt8 = npt.NDArray[np.uint8]
+Float32 = npt.NDArray[np.float32]
 
-# How much stronger every change of the farther copy is.
-STRONGER = 2.5
-
+_MATERIALS = 512
+_SCENES_AT_ONCE = 32
 _PAIR_SIDE = 224
 
 
@@ -71,77 +73,51 @@ def ssim(first: UInt8, second: UInt8) -> float:
 
 
 def generated_triplets(count: int, *, root_seed: int = 0, side: int = 224) -> SimilaritySet:
-    """Triplets of procedural images whose answer is known.
+    """Triplets whose answer is known: the same objects seen again, or others in the same colors.
+
+    The reference and the nearer image are two frames of one procedural scene (`objects.py`): all
+    objects have moved, turned and deformed, and half of the scenes have another background. The
+    farther image is a frame of another scene, each channel shifted and scaled to the mean and
+    deviation of the nearer one, so that colors alone do not tell.
 
     Args:
-        count: how many.
-        root_seed: decides images and changes.
+        count: how many, 2 or more.
+        root_seed: decides everything.
         side: pixels.
+
+    Raises:
+        InputError: `count` is too small.
     """
-    config = StreamConfig(
-        process="objects", root_seed=root_seed, side=side, pool_images=max(256, count)
-    )
-    images = generate(config, count).permute(0, 2, 3, 1).numpy()
-    triplets = []
-    for number, image in enumerate(images):
-        random = stream(root_seed, "triplet", number)
-        strength = random.uniform(0.15, 0.4)
-        kinds = random.permutation(len(_CHANGES))[:2]
-        seed = int(random.integers(2**31))
-        near, far = (
-            _changed(image, kinds, amount, np.random.default_rng(seed))
-            for amount in (strength, STRONGER * strength)
-        )
-        left_is_near = bool(random.integers(2))
-        left, right = (near, far) if left_is_near else (far, near)
-        triplets.append(Triplet(image, left, right, float(left_is_near)))
+    if count < 2:
+        raise InputError(f"triplets are {count}, wanted 2 or more: one scene is another's far side")
+    config = StreamConfig(process="shaders", root_seed=root_seed, side=side, pool_images=_MATERIALS)
+    materials = generate(config, _MATERIALS)
+    triplets: list[Triplet] = []
+    random = stream(root_seed, "triplets")
+
+    def source(number: int, random: np.random.Generator) -> Tensor:
+        return materials[torch.from_numpy(random.integers(0, len(materials), number))] / 255
+
+    while len(triplets) < count:
+        some = min(_SCENES_AT_ONCE, count - len(triplets) + 1)
+        drawn = scenes(source, some, random, frames=2).images.permute(0, 1, 3, 4, 2)
+        first, second = (255 * drawn).round().numpy().swapaxes(0, 1)
+        for number in range(some - 1):
+            near, far = second[number], _recolored(second[number + 1], like=second[number])
+            left_is_near = bool(random.integers(2))
+            pair = (near, far) if left_is_near else (far, near)
+            left, right = (np.ascontiguousarray(one, np.uint8) for one in pair)
+            reference = np.ascontiguousarray(first[number], np.uint8)
+            triplets.append(Triplet(reference, left, right, float(left_is_near)))
     return SimilaritySet(f"procedural-2afc-{count}", tuple(triplets))
 
 
-def _changed(
-    image: UInt8, kinds: npt.NDArray[np.int_], amount: float, random: np.random.Generator
-) -> UInt8:
-    for kind in kinds:
-        image = _CHANGES[kind](image, amount, random)
-    return image
-
-
-def _blurred(image: UInt8, amount: float, random: np.random.Generator) -> UInt8:
-    radius = amount * image.shape[0] / random.uniform(24, 48)
-    return np.asarray(Image.fromarray(image).filter(ImageFilter.GaussianBlur(radius)))
-
-
-def _noisy(image: UInt8, amount: float, random: np.random.Generator) -> UInt8:
-    noise = random.standard_normal(image.shape) * 60 * amount
-    return (image + noise).clip(0, 255).astype(np.uint8)
-
-
-def _tinted(image: UInt8, amount: float, random: np.random.Generator) -> UInt8:
-    tint = random.standard_normal(3)
-    added = 80 * amount * tint / np.abs(tint).max()
-    tinted: UInt8 = (image + added).clip(0, 255).astype(np.uint8)
-    return tinted
-
-
-def _shifted(image: UInt8, amount: float, random: np.random.Generator) -> UInt8:
-    angle = random.uniform(0, 2 * np.pi)
-    reach = amount * image.shape[0] / 4
-    x, y = reach * np.cos(angle), reach * np.sin(angle)
-    moved = Image.fromarray(image).transform(
-        (image.shape[1], image.shape[0]),
-        Image.Transform.AFFINE,
-        (1, 0, x, 0, 1, y),
-        Image.Resampling.BILINEAR,
-    )
-    return np.asarray(moved)
-
-
-def _turned(image: UInt8, amount: float, random: np.random.Generator) -> UInt8:
-    degrees = 60 * amount * (1 if random.integers(2) else -1)
-    return np.asarray(Image.fromarray(image).rotate(degrees, Image.Resampling.BILINEAR))
-
-
-_CHANGES = (_blurred, _noisy, _tinted, _shifted, _turned)
+def _recolored(image: Float32, *, like: Float32) -> Float32:
+    """The image with the mean and deviation of another in each channel."""
+    axes = (0, 1)
+    scale = like.std(axes) / np.maximum(image.std(axes), 1)
+    recolored: Float32 = ((image - image.mean(axes)) * scale + like.mean(axes)).clip(0, 255).round()
+    return recolored
 
 
 def _agreement(
