@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -57,19 +58,25 @@ def save_compact(
     return path
 
 
-@torch.no_grad()
 def procedural_readout(vit: Any, config: TrainConfig, *, side: int = 224) -> tuple[Tensor, Tensor]:
     """Fits the readout on images of the training process that no step saw, at the input size."""
+    features = [
+        statistics(tokens, (side // 16, side // 16))
+        for tokens in procedural_tokens(vit, config, side=side)
+    ]
+    blocks = statistics_blocks(int(vit.embed_dim))
+    return fit_readout(torch.cat(features), dimension=config.readout_dimension, blocks=blocks)
+
+
+@torch.no_grad()
+def procedural_tokens(vit: Any, config: TrainConfig, *, side: int = 224) -> Iterator[Tensor]:
+    """(50, 1 + (side / 16)^2, P) tokens at a time, of `readout_images` images, rounded up."""
     vit = vit.eval()
     pool_images = min(config.images.pool_images, config.readout_images)
-    features = []
     with ImageStream(
         dataclasses.replace(config.images, pool_images=pool_images), batch=50, start=_READOUT_START
     ) as images:
         for _ in range(math.ceil(config.readout_images / 50)):
             drawn = next(images).float().div_(255)
             drawn = functional.interpolate(drawn, size=(side, side), mode="bicubic").clamp(0, 1)
-            tokens = vit.forward_features(normalized(drawn))
-            features.append(statistics(tokens, (side // 16, side // 16)))
-    blocks = statistics_blocks(int(vit.embed_dim))
-    return fit_readout(torch.cat(features), dimension=config.readout_dimension, blocks=blocks)
+            yield vit.forward_features(normalized(drawn))

@@ -79,14 +79,14 @@ class Perceiver:
 
     def class_token(self, images: Iterable[ImageLike]) -> Float32:
         """The plain class token: the paper's embedding."""
-        return unit(self._statistics(images)[:, : self.vit.embed_dim])
+        return unit(self.token_statistics(images)[:, : self.vit.embed_dim])
 
     def read_out(self, images: Iterable[ImageLike]) -> Float32:
         """The class token after the readout: what procmem's memory holds."""
         if self.readout is None:
             return self.class_token(images)
         weight, bias = (part.numpy() for part in self.readout)
-        return unit(self._statistics(images) @ weight.T + bias)
+        return unit(self.token_statistics(images) @ weight.T + bias)
 
     @torch.no_grad()
     def patches(self, image: UInt8, size: tuple[int, int]) -> Float32:
@@ -103,7 +103,8 @@ class Perceiver:
         return found
 
     @torch.no_grad()
-    def _statistics(self, images: Iterable[ImageLike]) -> Float32:
+    def token_statistics(self, images: Iterable[ImageLike]) -> Float32:
+        """(N, 19P): what the readout reads."""
         keys, new = [], []
         for image in images:
             keys.append(_key(image))

@@ -1,0 +1,170 @@
+"""Which readout is best, for a trained transformer and for random weights.
+
+    python benchmarks/bench_readout.py DATA [--limit 400] [--out TABLE]
+
+Every readout is fitted on the same procedural images and measured by k-NN top-1 (k = 20) on real
+ones. The second table does the same for patch tokens: what a whitening of them, fitted on
+procedural patches, changes in k-NN segmentation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+import torch
+from torch import Tensor
+
+from procmem_pretrain.checkpoint import load_perception
+from procmem_pretrain.compact import procedural_tokens
+from procmem_pretrain.evaluation.classification import knn_accuracy
+from procmem_pretrain.evaluation.datasets import (
+    ClassificationSet,
+    SegmentationSet,
+    find_data_sets,
+)
+from procmem_pretrain.evaluation.methods import BASELINE, Patches, Perceiver, unit
+from procmem_pretrain.evaluation.segmentation import kmeans_miou, knn_miou, pca_r2
+from procmem_pretrain.readout import RIDGE, fit_readout
+from procmem_pretrain.vit import make_vit, statistics, statistics_blocks
+
+CHECKPOINT = Path(__file__).parent.parent / "checkpoints" / "vit-tiny.safetensors"
+
+# name -> how many parts are read (class, mean, deviation, layout), each to equal variance or not,
+# dimension, ridge
+FORMS: dict[str, tuple[int, bool, int, float]] = {
+    "class token, whitened": (1, True, 192, RIDGE),
+    "class token, mean": (2, False, 384, RIDGE),
+    "class token, mean, deviation": (3, False, 384, RIDGE),
+    "... and layout": (4, False, 384, RIDGE),
+    "**... and layout, equal variances**": (4, True, 384, RIDGE),
+    "the same, 256 kept": (4, True, 256, RIDGE),
+    "the same, 128 kept": (4, True, 128, RIDGE),
+    "the same, ridge 0.001": (4, True, 384, 0.001),
+    "the same, ridge 0.1": (4, True, 384, 0.1),
+}
+
+_PATCH_SIDE = 224
+
+
+def readings(
+    perceiver: Perceiver, fitted_on: Tensor, sets: Sequence[ClassificationSet], limit: int
+) -> dict[str, list[float]]:
+    """Name of the form -> k-NN top-1 of every set, percent."""
+    blocks = statistics_blocks(int(perceiver.vit.embed_dim))
+    seen = []
+    for data in sets:
+        memory, query = data.memory.first(limit), data.query.first(limit)
+        rows = [perceiver.token_statistics(part.images) for part in (memory, query)]
+        seen.append((rows[0], memory.labels, rows[1], query.labels))
+
+    def measure(read: Any) -> list[float]:
+        return [
+            knn_accuracy(unit(read(memory)), labels, unit(read(query)), wanted)
+            for memory, labels, query, wanted in seen
+        ]
+
+    scores = {"class token": measure(lambda rows: rows[:, : blocks[0]])}
+    for name, (parts, equal, dimension, ridge) in FORMS.items():
+        width = sum(blocks[:parts])
+        weight, bias = fit_readout(
+            fitted_on[:, :width],
+            dimension=min(dimension, width),
+            blocks=blocks[:parts] if equal else (width,),
+            ridge=ridge,
+        )
+        w, b = weight.numpy(), bias.numpy()
+        scores[name] = measure(lambda rows, w=w, b=b: rows[:, : w.shape[1]] @ w.T + b)
+    return scores
+
+
+def patch_readings(
+    patches: Patches, fitted_on: Tensor, data: SegmentationSet, limit: int
+) -> dict[str, tuple[float, float, float]]:
+    """Form -> k-NN segmentation, k-means regions (mIoU) and PCA R2, percent."""
+    width = fitted_on.shape[1]
+    mean = fitted_on.mean(0)
+    weight, bias = fit_readout(fitted_on, dimension=width, blocks=(width,))
+    forms = {
+        "as they come": (torch.eye(width), torch.zeros(width)),
+        "centered": (torch.eye(width), -mean),
+        "whitened": (weight, bias),
+    }
+    memory = [data.load(pair) for pair in data.memory[:: max(1, len(data.memory) // limit)]]
+    queries = [data.load(pair) for pair in data.query[:: max(1, len(data.query) // limit)]]
+    scores = {}
+    for name, form in forms.items():
+        w, b = (part.numpy() for part in form)
+
+        def changed(image: Any, size: tuple[int, int], w: Any = w, b: Any = b) -> Any:
+            return (patches(image, size) @ w.T + b).astype(np.float32)
+
+        ignore, side = data.ignore, _PATCH_SIDE
+        scores[name] = (
+            knn_miou(memory, queries, changed, side=side, ignore=ignore),
+            kmeans_miou(queries, changed, side=side, ignore=ignore),
+            pca_r2(queries, changed, side=side, ignore=ignore),
+        )
+    return scores
+
+
+@click.command()
+@click.argument("data", type=click.Path(path_type=Path, exists=True))
+@click.option("--limit", default=400, show_default=True, help="Images of each part of a set.")
+@click.option("--scenes", default=40, show_default=True, help="Images with masks, of each part.")
+@click.option("--out", type=click.Path(path_type=Path))
+def main(data: Path, limit: int, scenes: int, out: Path | None) -> None:
+    """Prints two Markdown tables."""
+    found = find_data_sets([data])
+    sets = [one for one in found if isinstance(one, ClassificationSet)]
+    masked = next((one for one in found if isinstance(one, SegmentationSet)), None)
+    names = " | ".join(one.name for one in sets)
+    lines = [
+        f"k-NN top-1 in percent, k = 20, at most {limit} images of each part of a set; readouts "
+        f"fitted on {BASELINE.readout_images:,} procedural images.",
+        "",
+        f"| weights | readout | {names} | mean |",
+        "|---|---|" + "---|" * (len(sets) + 1),
+    ]
+    rows = []
+    manifest, shipped = load_perception(CHECKPOINT)
+    random = make_vit(manifest.name, root_seed=0)
+    trained = make_vit(manifest.name, root_seed=0)
+    trained.load_state_dict(shipped.vit.state_dict())
+    for weights, vit in (("trained", trained.eval()), ("random", random.eval())):
+        perceiver = Perceiver(vit, None)
+        tokens = list(procedural_tokens(vit, BASELINE))
+        features = torch.cat([statistics(part, (14, 14)) for part in tokens])
+        for name, scores in readings(perceiver, features, sets, limit).items():
+            cells = " | ".join(f"{score:.1f}" for score in scores)
+            lines.append(f"| {weights} | {name} | {cells} | {np.mean(scores):.1f} |")
+            click.echo(lines[-1], err=True)
+        if masked is not None:
+            of_patches = torch.cat([part[:, 1::7].flatten(0, 1) for part in tokens])
+            for name, three in patch_readings(
+                perceiver.patches, of_patches, masked, scenes
+            ).items():
+                rows.append(
+                    f"| {weights} | {name} | " + " | ".join(f"{v:.1f}" for v in three) + " |"
+                )
+                click.echo(rows[-1], err=True)
+    if masked is not None:
+        lines += [
+            "",
+            f"Patch tokens on {masked.name}, {_PATCH_SIDE} px, {scenes} images of each part.",
+            "",
+            "| weights | patch tokens | k-NN mIoU | k-means mIoU | PCA R2 |",
+            "|---|---|---|---|---|",
+            *rows,
+        ]
+    table = "\n".join(lines) + "\n"
+    click.echo(table)
+    if out is not None:
+        out.write_text(table)
+
+
+if __name__ == "__main__":
+    main()
