@@ -37,8 +37,11 @@ from procmem.image import ImageLike as ImageLike
 from procmem.image import load_image as load_image
 from procmem.memory import VisualMemory as VisualMemory
 from procmem.types import Answer as Answer
+from procmem.types import Change as Change
+from procmem.types import Counterfactual as Counterfactual
 from procmem.types import Embedding as Embedding
 from procmem.types import ErasureReport as ErasureReport
+from procmem.types import InfluenceReport as InfluenceReport
 from procmem.types import MemoryStats as MemoryStats
 from procmem.types import Neighbor as Neighbor
 from procmem.types import Regions as Regions
@@ -48,7 +51,9 @@ from procmem.vault import Item as Item
 __all__ = [
     "Answer",
     "BankError",
+    "Change",
     "CheckpointError",
+    "Counterfactual",
     "Embedder",
     "EmbedderMismatchError",
     "Embedding",
@@ -59,6 +64,7 @@ __all__ = [
     "ImageLike",
     "ImageNotFoundError",
     "ImageTooLargeError",
+    "InfluenceReport",
     "InputError",
     "Item",
     "ItemNotFoundError",

@@ -126,13 +126,42 @@ class Index:
             (n,) float32 in the order of `ids`, n = min(N, limit); empty if there are fewer than
             two items. Cost: n searches.
         """
-        count = min(len(self), limit)
-        if len(self) < 2:
-            return np.empty(0, dtype=np.float32)
-        indices, similarities = top_k(self._rows[:count], self._rows, 2)
-        # An item is its own nearest, unless others equal it or come first within rounding.
-        itself = indices[:, 0] == np.arange(count)
-        return np.clip(np.where(itself, similarities[:, 1], similarities[:, 0]), -1.0, 1.0)
+        return self.others(1, limit=limit)[2].ravel()
+
+    def others(
+        self,
+        k: int,
+        *,
+        keep: npt.NDArray[np.bool_] | None = None,
+        limit: int = CALIBRATION_ITEMS,
+    ) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp], npt.NDArray[np.float32]]:
+        """What items would meet if they were asked themselves: leave-one-out neighbors.
+
+        Args:
+            k: at least 1.
+            keep: (N,) in the order of `ids`, False for rows that neither ask nor answer.
+            limit: only the kept items with the `limit` smallest ids are asked; all answer.
+
+        Returns:
+            Rows that are asked (n,), rows of their nearest others (n, K) and the similarities
+            (n, K) float32, nearest first; K = min(k, M - 1) with M rows kept; n = 0 if M < 2.
+            Rows are positions in `ids`. Cost: n searches.
+        """
+        kept = np.arange(len(self)) if keep is None else np.flatnonzero(keep)
+        count = min(k, len(kept) - 1)
+        if count < 1:
+            nothing = np.empty((0, 0), dtype=np.intp)
+            return nothing.ravel(), nothing, np.empty((0, 0), dtype=np.float32)
+        rows = self._rows if len(kept) == len(self) else self._rows[kept]
+        asked = np.arange(min(len(kept), limit))
+        found, similarities = top_k(rows[: len(asked)], rows, count + 1)
+        # An item is its own nearest, unless others equal it or come first within rounding; then
+        # it may even be missing, and the farthest one found is one too many.
+        itself = found == asked[:, None]
+        itself[~itself.any(axis=1), -1] = True
+        shape = (len(asked), count)
+        near = np.clip(similarities[~itself].reshape(shape), -1.0, 1.0)
+        return kept[asked], kept[found[~itself].reshape(shape)], near
 
 
 def unit_rows(vectors: npt.NDArray[np.float16]) -> npt.NDArray[np.float32]:

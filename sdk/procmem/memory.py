@@ -39,6 +39,7 @@ from procmem.batch import (
     plain_id,
     source_of,
 )
+from procmem.calibration import Reliability, fit_reliability
 from procmem.embedder import DEFAULT_MODEL, Embedder, bundled_models
 from procmem.errors import (
     ImageError,
@@ -52,6 +53,7 @@ from procmem.errors import (
 from procmem.folder import check_binding, holds_vault, not_held
 from procmem.image import ImageLike, is_image_like, load_image
 from procmem.index import Index, check_k
+from procmem.influence import GroupBy, Ranking, changed_answers, grouping, smallest_change
 from procmem.ledger import (
     FORMAT_VERSION,
     check_label,
@@ -64,15 +66,25 @@ from procmem.residue import ResidueScan, scan_folder
 from procmem.segment import fit_mask, from_memory, in_context, mask_patches
 from procmem.types import (
     Answer,
+    Change,
+    Counterfactual,
     Embedding,
     ErasureReport,
+    InfluenceReport,
     MemoryStats,
     Neighbor,
     Regions,
     VerifyReport,
 )
 from procmem.vault import Item, Record, Vault
-from procmem.vote import is_novel, vote
+from procmem.vote import (
+    Weighting,
+    check_weighting,
+    is_novel,
+    novelty_p_value,
+    vote,
+    vote_shares,
+)
 
 PURGE_LIMIT = 100_000
 """With more items than this left, `delete` leaves the purge to the next opening for writing."""
@@ -128,8 +140,7 @@ class VisualMemory:
         self._purge_limit = purge_limit
         self._index: Index | None = None
         self._items: dict[int, Item] = {}
-        self._calibration: npt.NDArray[np.float32] | None = None  # both of the index as it is
-        self._labelled: npt.NDArray[np.bool_] | None = None
+        self._outdate()
         self._state = (0, 0)  # of the vault, when the index was made
         self._owned = embedder is None or isinstance(embedder, (str, Path))
         self._embedder: Perception | None = None
@@ -225,7 +236,7 @@ class VisualMemory:
                 if records:
                     self._index.add(added, np.stack([record.vector for record in records]))
                 self._items.update((record.item.id, record.item) for record in records)
-                self._calibration = self._labelled = None
+                self._outdate()
                 self._state = self._vault.state()
         return [record.item.id for record in records]
 
@@ -288,42 +299,151 @@ class VisualMemory:
                     raise ItemNotFoundError(self._unknown("label", label))
             return self._nearest(index, query, k, keep)
 
-    def classify(self, image: ImageLike, k: int = 20) -> Answer:
+    def classify(
+        self, image: ImageLike, k: int = 20, *, weighting: Weighting = "similarity"
+    ) -> Answer:
         """Names what an image shows, by the votes of the k nearest items that have a label.
 
         Args:
             image: path, bytes, PIL image or array.
             k: at least 1; fewer vote if fewer items have a label.
+            weighting: of the votes, by "similarity" (the paper's) or "rank"; see `vote.py`.
 
         Returns:
-            See `Answer`; `vote.py` has the rules. The first call after a change costs up to 2,000
-            searches, for `is_novel`.
+            See `Answer`; `vote.py` and `calibration.py` have the rules. The first call after a
+            change costs up to 2,000 searches, for `is_novel` and `probability`.
 
         Raises:
             ImageError: the image cannot be used.
-            InputError: `k` is not a whole number of at least 1.
+            InputError: `k` is not a whole number of at least 1, or the weighting is unknown.
         """
-        check_k(k)
+        count = check_k(k)
+        check_weighting(weighting)
         query = self._embed(image).cls[0]
         with self._lock:
             index = self._synced()
-            if self._labelled is None or self._calibration is None:
-                self._labelled = self._mask_of(lambda item: item.label is not None)
-                self._calibration = index.nearest_others()
+            voting = self._voting()
             nearest = self._nearest(index, query, 1, None)
-            voters = self._nearest(index, query, k, self._labelled)
-            calibration = self._calibration
+            voters = self._nearest(index, query, count, voting)
+            calibration, reliability = self._calibrated(index, count, weighting)
         labels = [neighbor.label for neighbor in voters if neighbor.label is not None]
-        votes = vote([neighbor.similarity for neighbor in voters], labels)
+        similarities = [neighbor.similarity for neighbor in voters]
+        votes = vote(similarities, labels, weighting=weighting)
         label = next(iter(votes), None)
-        unlike = is_novel(nearest[0].similarity if nearest else None, calibration)
+        confidence = 0.0 if label is None else votes[label]
+        closest = nearest[0].similarity if nearest else None
+        known = reliability is not None and label is not None
         return Answer(
             label=label,
-            confidence=0.0 if label is None else votes[label],
+            confidence=confidence,
             votes=votes,
             neighbors=voters,
-            is_novel=label is None or unlike,
+            shares=vote_shares(similarities, weighting=weighting),
+            probability=cast(Reliability, reliability).at(confidence) if known else None,
+            p_value=1.0 if closest is None else novelty_p_value(closest, calibration),
+            is_novel=label is None or is_novel(closest, calibration),
         )
+
+    def counterfactual(
+        self, image: ImageLike, k: int = 20, *, weighting: Weighting = "similarity"
+    ) -> Counterfactual:
+        """Finds the fewest items whose removal would change what `classify` says.
+
+        Args:
+            image: path, bytes, PIL image or array.
+            k: as for `classify`.
+            weighting: as for `classify`.
+
+        Returns:
+            See `Counterfactual`. Nothing is removed.
+
+        Raises:
+            ImageError: the image cannot be used.
+            InputError: `k` is not a whole number of at least 1, or the weighting is unknown.
+        """
+        count = check_k(k)
+        check_weighting(weighting)
+        query = self._embed(image).cls[0]
+        with self._lock:
+            index = self._synced()
+            ranking, labels = self._ranking(index, query, count), self._labels(index)
+            rows, similarities = ranking.first(count)
+            votes = vote(similarities, [labels[row] for row in rows], weighting=weighting)
+            gone, after = smallest_change(ranking, labels, count, weighting=weighting)
+            near = {row: ranking.similarity(row) for row in gone}
+            items = tuple(
+                self._neighbor(int(index.ids[row]), similarity) for row, similarity in near.items()
+            )
+        return Counterfactual(next(iter(votes), None), items, after)
+
+    def influence(
+        self,
+        images: ImageLike | Iterable[ImageLike],
+        k: int = 20,
+        *,
+        by: GroupBy = "item",
+        weighting: Weighting = "similarity",
+        protocol: Literal["exact", "paper"] = "exact",
+        progress: Callable[[int, int | None], None] | None = None,
+    ) -> InfluenceReport:
+        """Says which items, or groups of items, the answers to these images hang on.
+
+        Each is left out in turn (leave-one-out), and what `classify` would then say is compared
+        with what it says. Only those among an image's k nearest can matter, so that this costs one
+        vote for each of them. Nothing is removed.
+
+        Args:
+            images: the queries; one (path, bytes, PIL image, array) or any iterable of them.
+            k: as for `classify`.
+            by: what is left out together: "item", "label", "folder" (of the source: an album), or
+                a function from an `Item` to a text; items for which it gives None stay.
+            weighting: as for `classify`.
+            protocol: "exact" is what a deletion does. "paper" lets only the rest of the k vote,
+                an approximation that misses some changes; its count is for comparison.
+            progress: called after each image with (done, total), total None if not known.
+
+        Returns:
+            See `InfluenceReport`.
+
+        Raises:
+            ImageError: an image cannot be used; the message names its position.
+            InputError: an argument has a wrong value.
+        """
+        count = check_k(k)
+        check_weighting(weighting)
+        if protocol not in ("exact", "paper"):
+            raise unknown_choice("protocol", protocol, ("exact", "paper"))
+        group_of = grouping(by)
+        alone = is_image_like(images) and not (isinstance(images, np.ndarray) and images.ndim == 4)
+        batch = [cast(ImageLike, images)] if alone else list(cast(Iterable[ImageLike], images))
+        answers: list[str | None] = []
+        changes: list[Change] = []
+        groups: list[int | str | None] = []
+        for at, image in enumerate(batch):
+            try:
+                query = self._embed(image).cls[0]
+            except ImageError as error:
+                raise type(error)(f"images[{at}]: {error}") from error
+            with self._lock:
+                index = self._synced()
+                ranking, labels = self._ranking(index, query, count), self._labels(index)
+                groups = [group_of(self._items[id_]) for id_ in index.ids.tolist()]
+                rows, similarities = ranking.first(count)
+                votes = vote(similarities, [labels[row] for row in rows], weighting=weighting)
+                changed: dict[int | str, str | None] = changed_answers(
+                    ranking, labels, groups, count, weighting=weighting, protocol=protocol
+                )
+            answers.append(next(iter(votes), None))
+            changes += [Change(group, at, answers[-1], after) for group, after in changed.items()]
+            if progress is not None:
+                progress(at + 1, len(batch))
+        if not batch:
+            with self._lock:
+                groups = [group_of(self._items[id_]) for id_ in self._synced().ids.tolist()]
+        removable = len(set(groups) - {None})
+        exposed = len({change.removed for change in changes})
+        share = exposed / removable if removable else 0.0
+        return InfluenceReport(tuple(answers), tuple(changes), removable, exposed, share)
 
     def segment(
         self,
@@ -502,7 +622,7 @@ class VisualMemory:
             self._index.remove(ids)
         for id_ in ids:
             self._items.pop(id_, None)
-        self._calibration = self._labelled = None
+        self._outdate()
 
     def _by_id(self, ids: int | Iterable[int]) -> tuple[Item, ...]:
         several = list(ids) if isinstance(ids, Iterable) else [ids]
@@ -577,7 +697,8 @@ class VisualMemory:
             self._closed = True
             if self._index is not None:
                 self._index.clear()
-            self._index = self._calibration = self._labelled = None
+            self._index = None
+            self._outdate()
             self._items = {}
             self._vault.close()
             self._close_embedder()
@@ -626,7 +747,7 @@ class VisualMemory:
                 self._index.clear()
             self._index = Index(ids, contents.vectors)
             self._items = {item.id: item for item in contents.items}
-            self._calibration = self._labelled = None
+            self._outdate()
             self._state = state
         return self._index
 
@@ -645,10 +766,56 @@ class VisualMemory:
     ) -> tuple[Neighbor, ...]:
         ids, similarities = index.search(query, k, keep=keep)
         found = zip(ids.tolist(), similarities.tolist(), strict=True)
-        return tuple(
-            Neighbor(id_, self._items[id_].label, similarity, self._items[id_].source)
-            for id_, similarity in found
-        )
+        return tuple(self._neighbor(id_, similarity) for id_, similarity in found)
+
+    def _neighbor(self, id_: int, similarity: float) -> Neighbor:
+        item = self._items[id_]
+        return Neighbor(id_, item.label, similarity, item.source)
+
+    def _outdate(self) -> None:
+        """Forgets what was computed from the index as it was."""
+        self._voters: npt.NDArray[np.bool_] | None = None
+        self._calibration: npt.NDArray[np.float32] | None = None
+        self._reliabilities: dict[tuple[int, Weighting], Reliability | None] = {}
+
+    def _voting(self) -> npt.NDArray[np.bool_]:
+        """(N,) which rows of the index, which is in sync, have a label."""
+        if self._voters is None:
+            self._voters = self._mask_of(lambda item: item.label is not None)
+        return self._voters
+
+    def _labels(self, index: Index) -> list[str]:
+        return [self._items[id_].label or "" for id_ in index.ids.tolist()]
+
+    def _ranking(self, index: Index, query: npt.NDArray[np.float32], k: int) -> Ranking:
+        """The items with a label by similarity."""
+        voting = self._voting()
+
+        def fetch(count: int) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.float32]]:
+            ids, similarities = index.search(query, max(1, count), keep=voting)
+            return np.searchsorted(index.ids, ids), similarities
+
+        return Ranking(fetch, size=int(voting.sum()), expected=k + 1)
+
+    def _calibrated(
+        self, index: Index, k: int, weighting: Weighting
+    ) -> tuple[npt.NDArray[np.float32], Reliability | None]:
+        """Leave-one-out similarities, and how far a confidence can be trusted."""
+        key = (k, weighting)
+        if key not in self._reliabilities:
+            voting, labels = self._voting(), self._labels(index)
+            asked, rows, similarities = index.others(k, keep=voting)
+            if voting.all() and len(asked):
+                self._calibration = similarities[:, 0].copy()
+            winners = [
+                next(iter(vote(near, [labels[row] for row in own], weighting=weighting).items()))
+                for own, near in zip(rows.tolist(), similarities.tolist(), strict=True)
+            ]
+            right = [labels[row] == label for row, (label, _) in zip(asked, winners, strict=True)]
+            self._reliabilities[key] = fit_reliability([share for _, share in winners], right)
+        if self._calibration is None:
+            self._calibration = index.nearest_others()
+        return self._calibration, self._reliabilities[key]
 
     def _fit(self, image: ImageLike, mask: MaskLike) -> npt.NDArray[np.uint8]:
         """A mask of the image's own size, fitted to the model's square."""

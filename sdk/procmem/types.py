@@ -53,6 +53,12 @@ class Answer:
         confidence: its share of the vote in [0, 1]; 0.0 when `label` is None.
         votes: every label's share of the vote, largest first; they sum to 1 unless empty.
         neighbors: the items that voted, nearest first; fewer than k if the memory holds fewer.
+        shares: each of these neighbors' share of the vote.
+        probability: that `label` is right, in (0, 1): how often answers of this confidence were,
+            when remembered items were asked with themselves left out. None with fewer than 20
+            labelled items.
+        p_value: of novelty, in (0, 1]: how many remembered images are as unlike their nearest
+            neighbor as this one is (conformal); 1.0 in a memory that is empty.
         is_novel: True if the image is less like its nearest neighbor than remembered images
             usually are to theirs, or if nothing could vote.
     """
@@ -61,7 +67,62 @@ class Answer:
     confidence: float
     votes: Mapping[str, float]
     neighbors: tuple[Neighbor, ...]
+    shares: tuple[float, ...]
+    probability: float | None
+    p_value: float
     is_novel: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Counterfactual:
+    """The fewest items without which an answer is another one.
+
+    Attributes:
+        label: the answer as it is.
+        items: whose removal together changes it, nearest first; empty if nothing can vote.
+        label_after: the answer without them; None if nothing is left to vote.
+    """
+
+    label: str | None
+    items: tuple[Neighbor, ...]
+    label_after: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One answer that a removal changes.
+
+    Attributes:
+        removed: an item's id, or what a group's items have in common.
+        query: number of the query.
+        before: its answer as it is.
+        after: its answer without the item or group; None if nothing is left to vote.
+    """
+
+    removed: int | str
+    query: int
+    before: str | None
+    after: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class InfluenceReport:
+    """Which remembered items, or groups of them, answers hang on.
+
+    Attributes:
+        answers: the label of every query.
+        changes: every (item or group, query) whose removal changes the answer, by query.
+        removable: how many items or groups there are.
+        exposed: how many of them change at least one answer.
+        exposed_share: `exposed` / `removable`: the share of non-private items of "Separating
+            Knowledge and Perception with Procedural Data"; 0.0 of an empty memory.
+    """
+
+    answers: tuple[str | None, ...]
+    changes: tuple[Change, ...]
+    removable: int
+    exposed: int
+    exposed_share: float
 
 
 @dataclass(frozen=True, slots=True, eq=False)

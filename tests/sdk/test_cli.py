@@ -22,7 +22,7 @@ from procmem.memory import VisualMemory
 ROOT = Path(__file__).parents[2]
 COLORS = {"blue": (30, 60, 220), "green": (20, 170, 40), "red": (220, 40, 30)}
 COMMANDS = [
-    *("demo", "add", "classify", "neighbors", "segment"),
+    *("demo", "add", "classify", "neighbors", "influence", "segment"),
     *("delete", "stats", "verify", "evaluate", "doctor"),
 ]
 
@@ -191,6 +191,44 @@ def test_ids_are_text_in_json(run, photos, asked):
     document = json.loads(run("neighbors", asked, "-k", 2, "--json").stdout)
 
     assert all(isinstance(neighbor["id"], str) for neighbor in document["neighbors"])
+
+
+def test_classify_says_why(run, photos, asked):
+    run("add", photos)
+    (answer,) = json.loads(run("classify", asked, "-k", 5, "--why", "--json").output)["answers"]
+    assert sum(neighbor["share"] for neighbor in answer["neighbors"]) == pytest.approx(1)
+    reason = answer["counterfactual"]
+    named = [item["source"] for item in reason["items"]]
+    # Four reds vote; without them nothing red is left, and one label more has to win.
+    assert named
+    assert all(Path(source).parent.name == "red" for source in named)
+    assert reason["label_after"] in ("blue", "green")
+    text = run("classify", asked, "-k", 5, "--why").output
+    assert "vote" in text
+    assert f"without {len(named)} item" in text
+
+
+def test_a_vote_by_rank_spreads_more_evenly(run, photos, asked):
+    run("add", photos)
+    (by_rank,) = json.loads(run("classify", asked, "--weighting", "rank", "--json").output)[
+        "answers"
+    ]
+    weights = [1 / (2 + rank) for rank in range(1, 13)]
+    shares = [neighbor["share"] for neighbor in by_rank["neighbors"]]
+    assert shares == pytest.approx([weight / sum(weights) for weight in weights])
+
+
+def test_influence_names_what_an_answer_hangs_on(run, photos, asked):
+    run("add", photos)
+    found = json.loads(run("influence", asked, "--by", "label", "--json").output)
+    assert found["answers"] == [{"source": str(asked), "label": "red"}]
+    assert (found["removable"], found["exposed"]) == (3, 1)
+    (change,) = found["changes"]
+    assert (change["removed"], change["before"]) == ("red", "red")
+    assert change["after"] in ("blue", "green")
+    text = run("influence", asked, "--by", "label").output
+    assert "1 of 3 labels (33%) would change an answer to 1 photo" in text
+    assert len(json.loads(run("stats", "--json").output)["labels"]) == 3  # nothing was deleted
 
 
 def test_neighbors_draws_a_picture_even_if_a_source_is_gone(run, photos, asked, tmp_path):

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from procmem.errors import InputError
-from procmem.vote import is_novel, novelty_p_value, vote
+from procmem.vote import is_novel, novelty_p_value, vote, vote_shares
 
 SIMILARITIES = st.lists(st.floats(-1, 1, width=32), max_size=30)
 
@@ -57,6 +57,30 @@ def test_a_label_too_few_is_refused():
 def test_a_temperature_that_is_not_above_zero_is_refused(temperature):
     with pytest.raises(InputError, match="temperature"):
         vote([0.1], ["a"], temperature=temperature)
+
+
+@given(SIMILARITIES, st.data())
+def test_a_place_weighs_by_one_over_two_plus_rank(similarities, data):
+    labels = [data.draw(st.sampled_from("abc")) for _ in similarities]
+    votes = vote(similarities, labels, weighting="rank")
+    weights = 1 / (2 + np.arange(1, len(similarities) + 1))
+    for label in set(labels):
+        wanted = weights[[own == label for own in labels]].sum() / weights.sum()
+        assert votes[label] == pytest.approx(wanted, rel=1e-9)
+
+
+@pytest.mark.parametrize("weighting", ["similarity", "rank"])
+def test_the_shares_of_neighbors_make_the_shares_of_labels(weighting):
+    similarities, labels = [0.9, 0.85, 0.8], ["a", "b", "a"]
+    shares = vote_shares(similarities, weighting=weighting)
+    votes = vote(similarities, labels, weighting=weighting)
+    assert votes["a"] == pytest.approx(shares[0] + shares[2])
+    assert shares == tuple(sorted(shares, reverse=True))
+
+
+def test_an_unknown_weighting_is_refused_with_the_nearest():
+    with pytest.raises(InputError, match="did you mean 'rank'"):
+        vote([0.1], ["a"], weighting="ranks")
 
 
 def test_the_p_value_counts_what_is_at_most_as_near():

@@ -16,6 +16,7 @@ from procmem.cli.demo import demo
 from procmem.cli.doctor import doctor
 from procmem.cli.evaluate import evaluate
 from procmem.cli.group import ErrorGroup
+from procmem.cli.influence import influence
 from procmem.cli.neighbors import neighbors
 from procmem.cli.options import global_options
 from procmem.cli.segment import segment
@@ -49,6 +50,7 @@ for _command in (
     add,
     classify,
     neighbors,
+    influence,
     segment,
     delete,
     stats,

@@ -59,9 +59,14 @@ def answer_as_json(answer: Answer) -> dict[str, Any]:
     return {
         "label": answer.label,
         "confidence": answer.confidence,
+        "probability": answer.probability,
+        "p_value": answer.p_value,
         "is_novel": answer.is_novel,
         "votes": dict(answer.votes),
-        "neighbors": [neighbor_as_json(neighbor) for neighbor in answer.neighbors],
+        "neighbors": [
+            {**neighbor_as_json(neighbor), "share": share}
+            for neighbor, share in zip(answer.neighbors, answer.shares, strict=True)
+        ],
     }
 
 
