@@ -25,6 +25,7 @@ from procmem.errors import ModelIntegrityError as ModelIntegrityError
 from procmem.errors import ModelNotFoundError as ModelNotFoundError
 from procmem.errors import ParityError as ParityError
 from procmem.errors import ProcmemError as ProcmemError
+from procmem.errors import ReceiptError as ReceiptError
 from procmem.errors import RenderError as RenderError
 from procmem.errors import TrainingError as TrainingError
 from procmem.errors import VaultClosedError as VaultClosedError
@@ -36,6 +37,10 @@ from procmem.errors import VaultReadOnlyError as VaultReadOnlyError
 from procmem.image import ImageLike as ImageLike
 from procmem.image import load_image as load_image
 from procmem.memory import VisualMemory as VisualMemory
+from procmem.receipt import Receipt as Receipt
+from procmem.receipt import check_receipt as check_receipt
+from procmem.receipt import read_receipt as read_receipt
+from procmem.receipt import write_receipt as write_receipt
 from procmem.types import Answer as Answer
 from procmem.types import Change as Change
 from procmem.types import Counterfactual as Counterfactual
@@ -76,6 +81,8 @@ __all__ = [
     "Neighbor",
     "ParityError",
     "ProcmemError",
+    "Receipt",
+    "ReceiptError",
     "Regions",
     "RenderError",
     "TrainingError",
@@ -89,7 +96,10 @@ __all__ = [
     "VisualMemory",
     "__version__",
     "bundled_models",
+    "check_receipt",
     "load_image",
+    "read_receipt",
+    "write_receipt",
 ]
 
 

@@ -19,6 +19,7 @@ Used by all rooms; imports nothing of procmem.
     │   ├── VaultFullError                   the disk is full
     │   ├── VaultFormatError                 foreign, newer or corrupt file
     │   └── VaultClosedError                 used after close()
+    ├── ReceiptError (ValueError)            an erasure receipt that is damaged or cannot be made
     ├── MissingExtraError (ImportError)      an optional dependency is not installed
     ├── RenderError (RuntimeError)           no graphics context, or a shader that does not compile
     ├── TrainingError (RuntimeError)         a run that cannot start, resume or go on
@@ -105,6 +106,10 @@ class VaultFormatError(VaultError):
 
 class VaultClosedError(VaultError):
     """The memory was used after `close()`."""
+
+
+class ReceiptError(ProcmemError, ValueError):
+    """An erasure receipt is damaged, is none, or cannot be made."""
 
 
 class MissingExtraError(ProcmemError, ImportError):

@@ -23,7 +23,9 @@ from procmem.ledger import Binding
 
 TEMPORARY = "ledger.sqlite.tmp"  # on its way to be the ledger, or a twin of it
 RETIRED = "ledger.sqlite.retired"  # was the ledger, not yet zeroed
-LEFTOVERS = (TEMPORARY, f"{TEMPORARY}-journal", RETIRED)
+KEY = "KEY"  # made after the ledger: alone in a folder it is somebody else's
+TEMPORARY_KEY = "KEY.tmp"
+LEFTOVERS = (TEMPORARY, f"{TEMPORARY}-journal", RETIRED, TEMPORARY_KEY)
 
 
 def holds_vault(path: Path) -> bool:
@@ -39,7 +41,7 @@ def holds_vault(path: Path) -> bool:
     names = {entry.name for entry in path.iterdir()}
     if "ledger.sqlite" in names:
         return True
-    foreign = sorted(names - {"LOCK", *LEFTOVERS})
+    foreign = sorted(names - {"LOCK", *LEFTOVERS} | names & {TEMPORARY_KEY})
     if foreign:
         raise VaultFormatError(
             f"{path} holds no vault but {len(foreign)} other files ({foreign[0]!r}, for example); "

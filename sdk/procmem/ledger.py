@@ -44,6 +44,8 @@ PAGE_BYTES = 4096
 _SCHEMA_COOKIE_AT = 40  # file offset; see https://sqlite.org/fileformat2.html#database_header
 _SCHEMA_COOKIE = (1).to_bytes(4, "big")
 
+_NONE = b"\xff" * 8  # in place of a length
+
 ItemRow: TypeAlias = tuple[int, bytes, "bytes | None", "bytes | None", int]
 DenseRow: TypeAlias = tuple[int, bytes, bytes]
 
@@ -175,6 +177,18 @@ def check_id(value: object) -> None:
     """Raises InputError unless `value` is a whole number in [1, 2**63)."""
     if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value < 2**63:
         raise InputError(f"id is {value!r:.80}, wanted a whole number in [1, 2**63)")
+
+
+def canonical_bytes(*fields: bytes | None) -> bytes:
+    """The stored values of one item as one text, from which all of them can be told again.
+
+    Args:
+        fields: each becomes its length (8 bytes, big endian) and itself; None is the length
+            2**64 - 1, so that it differs from an empty value.
+    """
+    return b"".join(
+        [_NONE if field is None else len(field).to_bytes(8, "big") + field for field in fields]
+    )
 
 
 def insert(

@@ -1,8 +1,8 @@
 """The one object that people hold: teach it images, ask it, and make it forget.
 
 Conducts the rest of a photo's walk and does no arithmetic of its own: `embedder.py` sees,
-`vault.py` keeps, `index.py` finds, `vote.py` and `segment.py` answer, `residue.py` checks that
-what was erased is gone.
+`vault.py` keeps, `recall.py` finds, `vote.py` and `segment.py` answer, `erasure.py` forgets and
+proves it.
 
     memory = VisualMemory("vault")
     ids = memory.add(["cat.jpg", "dog.jpg"], labels=["cat", "dog"])
@@ -22,6 +22,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
+from datetime import datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, cast
@@ -39,21 +40,21 @@ from procmem.batch import (
     plain_id,
     source_of,
 )
-from procmem.calibration import Reliability, fit_reliability
+from procmem.calibration import Reliability
 from procmem.embedder import DEFAULT_MODEL, Embedder, bundled_models
+from procmem.erasure import erase, receipt_key
 from procmem.errors import (
     ImageError,
     InputError,
     ItemNotFoundError,
     ModelError,
     VaultClosedError,
-    VaultError,
     unknown_choice,
 )
 from procmem.folder import check_binding, holds_vault, not_held
 from procmem.image import ImageLike, is_image_like, load_image
-from procmem.index import Index, check_k
-from procmem.influence import GroupBy, Ranking, changed_answers, grouping, smallest_change
+from procmem.index import check_k
+from procmem.influence import GroupBy, changed_answers, grouping, smallest_change
 from procmem.ledger import (
     FORMAT_VERSION,
     check_label,
@@ -62,7 +63,7 @@ from procmem.ledger import (
     restore_patches,
 )
 from procmem.preprocess import View
-from procmem.residue import ResidueScan, scan_folder
+from procmem.recall import Recall, taught_between
 from procmem.segment import fit_mask, from_memory, in_context, mask_patches
 from procmem.types import (
     Answer,
@@ -88,12 +89,6 @@ from procmem.vote import (
 
 PURGE_LIMIT = 100_000
 """With more items than this left, `delete` leaves the purge to the next opening for writing."""
-
-OUT_OF_REACH = (
-    "blocks that the disk or file system has set aside (flash remapping, copy-on-write, journals)",
-    "backups, snapshots and copies of the vault, and swapped-out memory",
-    "the images themselves, and whatever other programs know of them",
-)
 
 
 class VisualMemory:
@@ -138,10 +133,6 @@ class VisualMemory:
         self._closed = False
         self._device = device
         self._purge_limit = purge_limit
-        self._index: Index | None = None
-        self._items: dict[int, Item] = {}
-        self._outdate()
-        self._state = (0, 0)  # of the vault, when the index was made
         self._owned = embedder is None or isinstance(embedder, (str, Path))
         self._embedder: Perception | None = None
         if isinstance(embedder, (str, Path)):
@@ -156,6 +147,7 @@ class VisualMemory:
         except BaseException:
             self._close_embedder()
             raise
+        self._recall = Recall(self._vault)
         self.path = self._vault.path
         self.read_only = read_only
 
@@ -231,13 +223,7 @@ class VisualMemory:
             column.end(len(records))
         with self._lock:
             self._vault.add(records)
-            if self._index is not None:
-                added = np.array([record.item.id for record in records], dtype=np.int64)
-                if records:
-                    self._index.add(added, np.stack([record.vector for record in records]))
-                self._items.update((record.item.id, record.item) for record in records)
-                self._outdate()
-                self._state = self._vault.state()
+            self._recall.added(records)
         return [record.item.id for record in records]
 
     def _new_item(
@@ -271,7 +257,13 @@ class VisualMemory:
     # ---- asking
 
     def neighbors(
-        self, image: ImageLike, k: int = 10, *, label: str | None = None
+        self,
+        image: ImageLike,
+        k: int = 10,
+        *,
+        label: str | None = None,
+        added_since: datetime | None = None,
+        added_before: datetime | None = None,
     ) -> tuple[Neighbor, ...]:
         """Finds what is remembered and most like an image.
 
@@ -279,25 +271,37 @@ class VisualMemory:
             image: path, bytes, PIL image or array.
             k: at least 1.
             label: only among items of this label.
+            added_since: only among items that were added at this moment or later, to the second;
+                one without a time zone is in local time.
+            added_before: only among items that were added before this moment.
 
         Returns:
             At most k, the most similar first, equal similarities by smaller id.
 
         Raises:
             ImageError: the image cannot be used.
-            InputError: `k` is not a whole number of at least 1.
+            InputError: `k` is not a whole number of at least 1, or no moment lies between the two.
             ItemNotFoundError: no item has this label.
         """
         check_k(k)
         query = self._embed(image).cls[0]
         with self._lock:
-            index = self._synced()
-            keep = None
-            if label is not None:
-                keep = self._mask_of(lambda item: item.label == label)
-                if not keep.any():
-                    raise ItemNotFoundError(self._unknown("label", label))
-            return self._nearest(index, query, k, keep)
+            self._recall.index()
+            keep = self._kept(label, taught_between(added_since, added_before))
+            return self._recall.nearest(query, k, keep)
+
+    def _kept(
+        self, label: str | None, taught: Callable[[Item], bool] | None
+    ) -> npt.NDArray[np.bool_] | None:
+        """Which rows pass the filters; None if there are none."""
+        if label is None and taught is None:
+            return None
+        keep = self._recall.where(
+            lambda item: label in (None, item.label) and (taught is None or taught(item))
+        )
+        if label is not None and taught is None and not keep.any():
+            raise ItemNotFoundError(self._unknown("label", label))
+        return keep
 
     def classify(
         self, image: ImageLike, k: int = 20, *, weighting: Weighting = "similarity"
@@ -321,11 +325,10 @@ class VisualMemory:
         check_weighting(weighting)
         query = self._embed(image).cls[0]
         with self._lock:
-            index = self._synced()
-            voting = self._voting()
-            nearest = self._nearest(index, query, 1, None)
-            voters = self._nearest(index, query, count, voting)
-            calibration, reliability = self._calibrated(index, count, weighting)
+            self._recall.index()
+            nearest = self._recall.nearest(query, 1)
+            voters = self._recall.nearest(query, count, self._recall.labelled())
+            calibration, reliability = self._recall.calibrated(count, weighting)
         labels = [neighbor.label for neighbor in voters if neighbor.label is not None]
         similarities = [neighbor.similarity for neighbor in voters]
         votes = vote(similarities, labels, weighting=weighting)
@@ -365,14 +368,15 @@ class VisualMemory:
         check_weighting(weighting)
         query = self._embed(image).cls[0]
         with self._lock:
-            index = self._synced()
-            ranking, labels = self._ranking(index, query, count), self._labels(index)
+            index = self._recall.index()
+            ranking, labels = self._recall.ranking(query, count), self._recall.labels()
             rows, similarities = ranking.first(count)
             votes = vote(similarities, [labels[row] for row in rows], weighting=weighting)
             gone, after = smallest_change(ranking, labels, count, weighting=weighting)
             near = {row: ranking.similarity(row) for row in gone}
             items = tuple(
-                self._neighbor(int(index.ids[row]), similarity) for row, similarity in near.items()
+                self._recall.neighbor(int(index.ids[row]), similarity)
+                for row, similarity in near.items()
             )
         return Counterfactual(next(iter(votes), None), items, after)
 
@@ -425,9 +429,9 @@ class VisualMemory:
             except ImageError as error:
                 raise type(error)(f"images[{at}]: {error}") from error
             with self._lock:
-                index = self._synced()
-                ranking, labels = self._ranking(index, query, count), self._labels(index)
-                groups = [group_of(self._items[id_]) for id_ in index.ids.tolist()]
+                ids = self._recall.index().ids.tolist()
+                ranking, labels = self._recall.ranking(query, count), self._recall.labels()
+                groups = [group_of(self._recall.item(id_)) for id_ in ids]
                 rows, similarities = ranking.first(count)
                 votes = vote(similarities, [labels[row] for row in rows], weighting=weighting)
                 changed: dict[int | str, str | None] = changed_answers(
@@ -439,7 +443,8 @@ class VisualMemory:
                 progress(at + 1, len(batch))
         if not batch:
             with self._lock:
-                groups = [group_of(self._items[id_]) for id_ in self._synced().ids.tolist()]
+                ids = self._recall.index().ids.tolist()
+                groups = [group_of(self._recall.item(id_)) for id_ in ids]
         removable = len(set(groups) - {None})
         exposed = len({change.removed for change in changes})
         share = exposed / removable if removable else 0.0
@@ -496,6 +501,7 @@ class VisualMemory:
         source: str | os.PathLike[str] | None = None,
         similar_to: ImageLike | None = None,
         min_similarity: float = 0.9,
+        added_before: datetime | None = None,
     ) -> tuple[Item, ...]:
         """Says what `delete` with the same arguments would erase, and changes nothing.
 
@@ -506,21 +512,30 @@ class VisualMemory:
                 it is from here, made absolute as `add` does.
             similar_to: all items at least `min_similarity` like this image; maybe none.
             min_similarity: in [-1, 1].
+            added_before: all items that were added before this moment, to the second; maybe none.
+                One without a time zone is in local time. `datetime.now() - timedelta(days=30)`
+                keeps what was taught in the last 30 days.
 
         Returns:
             The items, ascending by id.
 
         Raises:
-            InputError: not exactly one of the four was given, or a value does not fit.
+            InputError: not exactly one way to select was given, or a value does not fit.
             ItemNotFoundError: an id, the label or the source is not in the memory.
             ImageError: `similar_to` cannot be used.
         """
-        given = {"ids": ids, "label": label, "source": source, "similar_to": similar_to}
+        given = {
+            "ids": ids,
+            "label": label,
+            "source": source,
+            "similar_to": similar_to,
+            "added_before": added_before,
+        }
         names = [name for name, value in given.items() if value is not None]
         if len(names) != 1:
             raise InputError(
                 f"{' and '.join(names) or 'nothing'} given, wanted exactly one of ids, label, "
-                "source and similar_to; delete one after the other"
+                "source, similar_to and added_before; delete one after the other"
             )
         self._check_open()
         if similar_to is not None:
@@ -529,6 +544,9 @@ class VisualMemory:
             if ids is not None:
                 return self._by_id(ids)
             items = list(self._vault.items())
+        taught = taught_between(None, added_before)
+        if taught is not None:
+            return tuple(item for item in items if taught(item))
         if label is not None:
             chosen = tuple(item for item in items if item.label == label)
         else:
@@ -548,6 +566,8 @@ class VisualMemory:
         source: str | os.PathLike[str] | None = None,
         similar_to: ImageLike | None = None,
         min_similarity: float = 0.9,
+        added_before: datetime | None = None,
+        receipt: bool = True,
     ) -> ErasureReport:
         """Erases items: all that are selected, or on any error none.
 
@@ -561,11 +581,13 @@ class VisualMemory:
             source: of all items to erase.
             similar_to: an image like all items to erase.
             min_similarity: for `similar_to`.
+            added_before: of all items to erase (retention).
+            receipt: False saves two passes over the memory and gives a report without a receipt.
 
         Returns:
-            What was erased and what was checked. If nothing is similar enough, or `ids` is empty,
-            nothing is erased and nothing checked. `purged` is False if more than `purge_limit`
-            items are left or the system refused the purge (the log says why); then remains may be
+            What was erased and what was checked. If nothing is similar or old enough, or `ids` is
+            empty, nothing is erased and checked. `purged` is False if more than `purge_limit` items
+            are left or the system refused the purge (the log says why); then remains may be
             found, and the next opening for writing finishes it.
 
         Raises:
@@ -581,48 +603,18 @@ class VisualMemory:
                 source=source,
                 similar_to=similar_to,
                 min_similarity=min_similarity,
+                added_before=added_before,
             )
-            erased = tuple(item.id for item in chosen)
-            purged = not self._vault.purge_pending
-            scan = ResidueScan(files=(), windows_checked=0, windows_found=0)
-            if erased:
-                values = list(self._vault.values(erased))
-                self._vault.delete(erased)
-                self._forget(erased)
-                purged = self._vault.count() <= self._purge_limit and self._vault.purge()
-                scan = self._scan(values)
-            remaining = self._vault.count()
-            if self._index is not None:
-                self._state = self._vault.state()
-        return ErasureReport(
-            erased_ids=erased,
-            remaining=remaining,
-            purged=purged,
-            files_scanned=scan.files,
-            windows_checked=scan.windows_checked,
-            windows_found=scan.windows_found,
-            out_of_reach=OUT_OF_REACH,
-        )
-
-    def _scan(self, values: Sequence[bytes]) -> ResidueScan:
-        self._vault.release_ledger()
-        try:
-            return scan_folder(self.path, values, entitled=self._vault.entitled)
-        except OSError as error:
-            if isinstance(error, VaultError):
-                raise
-            raise VaultError(
-                f"the items are deleted from {self.path}, but its files could not all be read to "
-                f"look for remains ({error})"
-            ) from error
-
-    def _forget(self, ids: Iterable[int]) -> None:
-        """Drops items from working memory."""
-        if self._index is not None:
-            self._index.remove(ids)
-        for id_ in ids:
-            self._items.pop(id_, None)
-        self._outdate()
+            erased = [item.id for item in chosen]
+            report = erase(
+                self._vault,
+                erased,
+                purge_limit=self._purge_limit,
+                receipt=receipt,
+                deleted=lambda: self._recall.deleted(erased),
+            )
+            self._recall.purged()
+        return report
 
     def _by_id(self, ids: int | Iterable[int]) -> tuple[Item, ...]:
         several = list(ids) if isinstance(ids, Iterable) else [ids]
@@ -638,10 +630,10 @@ class VisualMemory:
             raise InputError(f"min_similarity is {min_similarity!r}, wanted a number in [-1, 1]")
         query = self._embed(image).cls[0]
         with self._lock:
-            index = self._synced()
+            index = self._recall.index()
             ids, similarities = index.search(query, max(1, len(index)))
             chosen = ids[similarities >= min_similarity].tolist()
-            return tuple(self._items[id_] for id_ in sorted(chosen))
+            return tuple(self._recall.item(id_) for id_ in sorted(chosen))
 
     # ---- looking
 
@@ -664,6 +656,7 @@ class VisualMemory:
             embedder_sha256=binding.sha256,
             format_version=FORMAT_VERSION,
             purge_pending=self._vault.purge_pending,
+            receipt_key=receipt_key(self._vault),
         )
 
     def verify(self) -> VerifyReport:
@@ -695,11 +688,7 @@ class VisualMemory:
             if self._closed:
                 return
             self._closed = True
-            if self._index is not None:
-                self._index.clear()
-            self._index = None
-            self._outdate()
-            self._items = {}
+            self._recall.clear()
             self._vault.close()
             self._close_embedder()
 
@@ -735,87 +724,6 @@ class VisualMemory:
         if not (np.isfinite(embedding.cls).all() and np.isfinite(embedding.patches).all()):
             raise ModelError(f"{seen_by.manifest.name} gave numbers that are not finite")
         return embedding
-
-    def _synced(self) -> Index:
-        """The index of what the vault holds now. The lock is held by the caller."""
-        self._check_open()
-        state = self._vault.state()
-        if self._index is None or state != self._state:
-            contents = self._vault.load()
-            ids = np.array([item.id for item in contents.items], dtype=np.int64)
-            if self._index is not None:
-                self._index.clear()
-            self._index = Index(ids, contents.vectors)
-            self._items = {item.id: item for item in contents.items}
-            self._outdate()
-            self._state = state
-        return self._index
-
-    def _mask_of(self, keep: Callable[[Item], bool]) -> npt.NDArray[np.bool_]:
-        """(N,) for the rows of the index, which is in sync."""
-        index = cast(Index, self._index)
-        flags = (keep(self._items[id_]) for id_ in index.ids.tolist())
-        return np.fromiter(flags, dtype=np.bool_, count=len(index))
-
-    def _nearest(
-        self,
-        index: Index,
-        query: npt.NDArray[np.float32],
-        k: int,
-        keep: npt.NDArray[np.bool_] | None,
-    ) -> tuple[Neighbor, ...]:
-        ids, similarities = index.search(query, k, keep=keep)
-        found = zip(ids.tolist(), similarities.tolist(), strict=True)
-        return tuple(self._neighbor(id_, similarity) for id_, similarity in found)
-
-    def _neighbor(self, id_: int, similarity: float) -> Neighbor:
-        item = self._items[id_]
-        return Neighbor(id_, item.label, similarity, item.source)
-
-    def _outdate(self) -> None:
-        """Forgets what was computed from the index as it was."""
-        self._voters: npt.NDArray[np.bool_] | None = None
-        self._calibration: npt.NDArray[np.float32] | None = None
-        self._reliabilities: dict[tuple[int, Weighting], Reliability | None] = {}
-
-    def _voting(self) -> npt.NDArray[np.bool_]:
-        """(N,) which rows of the index, which is in sync, have a label."""
-        if self._voters is None:
-            self._voters = self._mask_of(lambda item: item.label is not None)
-        return self._voters
-
-    def _labels(self, index: Index) -> list[str]:
-        return [self._items[id_].label or "" for id_ in index.ids.tolist()]
-
-    def _ranking(self, index: Index, query: npt.NDArray[np.float32], k: int) -> Ranking:
-        """The items with a label by similarity."""
-        voting = self._voting()
-
-        def fetch(count: int) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.float32]]:
-            ids, similarities = index.search(query, max(1, count), keep=voting)
-            return np.searchsorted(index.ids, ids), similarities
-
-        return Ranking(fetch, size=int(voting.sum()), expected=k + 1)
-
-    def _calibrated(
-        self, index: Index, k: int, weighting: Weighting
-    ) -> tuple[npt.NDArray[np.float32], Reliability | None]:
-        """Leave-one-out similarities, and how far a confidence can be trusted."""
-        key = (k, weighting)
-        if key not in self._reliabilities:
-            voting, labels = self._voting(), self._labels(index)
-            asked, rows, similarities = index.others(k, keep=voting)
-            if voting.all() and len(asked):
-                self._calibration = similarities[:, 0].copy()
-            winners = [
-                next(iter(vote(near, [labels[row] for row in own], weighting=weighting).items()))
-                for own, near in zip(rows.tolist(), similarities.tolist(), strict=True)
-            ]
-            right = [labels[row] == label for row, (label, _) in zip(asked, winners, strict=True)]
-            self._reliabilities[key] = fit_reliability([share for _, share in winners], right)
-        if self._calibration is None:
-            self._calibration = index.nearest_others()
-        return self._calibration, self._reliabilities[key]
 
     def _fit(self, image: ImageLike, mask: MaskLike) -> npt.NDArray[np.uint8]:
         """A mask of the image's own size, fitted to the model's square."""

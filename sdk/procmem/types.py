@@ -1,15 +1,19 @@
 """What procmem's calls return: plain frozen data with the shapes written down.
 
-Imports nothing of procmem but numpy types; every later file of the photo's walk gives these out.
+Imports nothing of procmem when it runs; every later file of the photo's walk gives these out.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
+
+if TYPE_CHECKING:
+    from procmem.receipt import Receipt
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -154,6 +158,8 @@ class ErasureReport:
         windows_checked: how many 16-byte windows of the erased data were looked for.
         windows_found: how many were found; 0 unless something is wrong.
         out_of_reach: what no software can vouch for, in words.
+        receipt: signed proof of it, see `receipt.py`; None if it was not asked for, if nothing was
+            erased, if the purge is pending, or if it cannot be made (the log says why).
     """
 
     erased_ids: tuple[int, ...]
@@ -163,6 +169,7 @@ class ErasureReport:
     windows_checked: int
     windows_found: int
     out_of_reach: tuple[str, ...]
+    receipt: Receipt | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,6 +185,8 @@ class MemoryStats:
         embedder_sha256: of its file.
         format_version: of the ledger.
         purge_pending: True if deleted items wait for the purge.
+        receipt_key: public key of the memory's receipts, 64 hexadecimal digits; None if its key
+            is missing or damaged.
     """
 
     items: int
@@ -188,6 +197,7 @@ class MemoryStats:
     embedder_sha256: str
     format_version: int
     purge_pending: bool
+    receipt_key: str | None
 
 
 @dataclass(frozen=True, slots=True)

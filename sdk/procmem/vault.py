@@ -4,6 +4,7 @@ Takes records from `memory.py`, gives rows sorted by id to `index.py` and the by
 values to `residue.py`. Everything else procmem knows is derived from here (law 2).
 
     <vault>/ledger.sqlite    the ledger; `ledger.py` has its tables, docs/formats.md its bytes
+    <vault>/KEY              what receipts are signed with; `key.py` makes and reads it
     <vault>/LOCK             locked by the one writer as long as it has the vault open
     <vault>/PURGE_PENDING    empty; there from before a delete until its purge is through
 
@@ -48,8 +49,10 @@ from procmem.folder import (
     ledger_error,
     not_held,
 )
+from procmem.key import make_key
 from procmem.ledger import (
     PAGE_BYTES,
+    canonical_bytes,
     check_id,
     check_label,
     check_source,
@@ -139,6 +142,8 @@ class Vault:
             if not read_only:
                 self._open_for_writing()
             self._rows("SELECT 1")  # connects, which sets `binding`
+            if not read_only:
+                self._make_key()
             if not read_only and self.purge_pending:
                 self.purge()
         except BaseException as error:
@@ -235,6 +240,31 @@ class Vault:
                     stored = encode_text(value) if isinstance(value, str) else value
                     if stored is not None:
                         yield stored
+
+    def canonical(self) -> Iterator[tuple[int, bytes]]:
+        """Gives (id, canonical stored bytes) of all items ascending by id, in one pass.
+
+        The bytes are `canonical_bytes` of vector, label, source, added_seconds (8 bytes, big
+        endian, signed), patches and mask.
+
+        Raises:
+            VaultFormatError: a row is damaged.
+        """
+        last = 0
+        sql = (
+            "SELECT items.id, vector, CAST(label AS BLOB), CAST(source AS BLOB), added_seconds, "
+            "patches, mask FROM items LEFT JOIN dense ON dense.id = items.id "
+            f"WHERE items.id > ? ORDER BY items.id LIMIT {_ROWS_AT_ONCE}"
+        )
+        while rows := self._rows(sql, (last,)):
+            for id_, vector, label, source, added, patches, mask in rows:
+                try:
+                    seconds = added.to_bytes(8, "big", signed=True)
+                    stored = canonical_bytes(vector, label, source, seconds, patches, mask)
+                except (AttributeError, TypeError) as error:
+                    raise self._damaged(f"a column of item {id_} has another type") from error
+                yield id_, stored
+            last = rows[-1][0]
 
     def entitled(self) -> Iterator[bytes]:
         """Gives all bytes that the vault may hold: every value, and a ledger built from them.
@@ -401,6 +431,13 @@ class Vault:
             write_ledger(self.path / TEMPORARY, self._wanted_binding)
         (self.path / TEMPORARY).replace(self._ledger)
         sync_folder(self.path)
+
+    def _make_key(self) -> None:
+        # Only receipts need it: a vault on a disk without room must still open and forget.
+        try:
+            make_key(self.path)
+        except OSError as error:
+            _log.warning("%s: no key could be made, so no receipts: %s", self.path, error)
 
     def _remove_leftovers(self) -> None:
         """Removes what a process that died in mid-purge left, and zeroes it first."""

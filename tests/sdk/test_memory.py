@@ -396,7 +396,7 @@ def test_delete_leaves_no_window_of_anything_in_any_file(memory):
     assert report.erased_ids == (ids[3],)
     assert (report.remaining, report.purged, report.windows_found) == (5, True, 0)
     assert report.windows_checked > 200
-    assert report.files_scanned == ("LOCK", "ledger.sqlite")
+    assert report.files_scanned == ("KEY", "LOCK", "ledger.sqlite")
     assert report.out_of_reach
     raw = b"".join(everything(memory.path).values())
     for secret in secrets[:2]:  # vector and label are nobody else's
@@ -435,7 +435,7 @@ def test_answers_after_delete_are_those_of_a_memory_that_never_held_it(tmp_path)
 
 def test_delete_zeroes_the_index_in_memory(taught):
     taught.neighbors(CAT)
-    rows = taught._index._rows
+    rows = taught._recall.index()._rows
     taught.delete(2)
     assert not rows.any()
 
@@ -561,7 +561,7 @@ def test_a_missing_vault_is_not_made_by_a_reader(tmp_path):
 
 def test_a_closed_memory_refuses_everything(taught):
     taught.neighbors(CAT)
-    rows = taught._index._rows
+    rows = taught._recall.index()._rows
     taught.close()
     taught.close()
     uses = [

@@ -232,10 +232,15 @@ def test_the_marker_makes_the_next_opening_finish_the_purge(vault, folder):
 
 
 def test_leftovers_of_a_dead_purge_are_removed(folder):
-    for name in ("ledger.sqlite.tmp", "ledger.sqlite.tmp-journal", "ledger.sqlite.retired"):
+    for name in (
+        "ledger.sqlite.tmp",
+        "ledger.sqlite.tmp-journal",
+        "ledger.sqlite.retired",
+        "KEY.tmp",
+    ):
         (folder / name).write_bytes(b"private" * 100)
     Vault(folder).close()
-    assert sorted(path.name for path in folder.iterdir()) == ["LOCK", "ledger.sqlite"]
+    assert sorted(path.name for path in folder.iterdir()) == ["KEY", "LOCK", "ledger.sqlite"]
 
 
 @pytest.mark.skipif(os.name == "nt", reason="hard links")

@@ -72,7 +72,7 @@ def test_purged_vaults_of_equal_contents_are_byte_identical_whatever_their_histo
         finally:
             vault.close()
         names = sorted(path.name for path in (tmp_path / str(seed)).iterdir())
-        assert names == ["LOCK", "ledger.sqlite"]
+        assert names == ["KEY", "LOCK", "ledger.sqlite"]
         ledgers.add((tmp_path / str(seed) / "ledger.sqlite").read_bytes())
     assert len(ledgers) == 1
 
@@ -104,7 +104,7 @@ def test_delete_and_purge_leave_no_window_in_any_file(tmp_path):
     assert before.windows_found > 0.9 * before.windows_checked > 10_000
     assert after.windows_found == 0
     assert after.windows_checked == before.windows_checked
-    assert after.files == ("LOCK", "ledger.sqlite")
+    assert after.files == ("KEY", "LOCK", "ledger.sqlite")
 
 
 def test_the_scan_finds_what_a_plain_delete_leaves(tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,6 +34,19 @@ _ROWS_SHOWN = 20
     show_default=True,
     help="For --similar-to: cosine; 1 is the same.",
 )
+@click.option(
+    "--older-than",
+    type=click.FloatRange(min=0),
+    metavar="DAYS",
+    help="Everything that was taught more than so many days ago.",
+)
+@click.option(
+    "--receipt",
+    "receipt_file",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help="Write the signed receipt to this file; `verify --receipt` checks it.",
+)
 @click.option("--dry-run", is_flag=True, help="Show what would be forgotten, and stop.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @shared_options()
@@ -43,25 +57,37 @@ def delete(
     source: str | None,
     similar_to: Path | None,
     min_similarity: float,
+    older_than: float | None,
+    receipt_file: Path | None,
     dry_run: bool,
     yes: bool,
 ) -> None:
-    """Forget items: by IDS, or by exactly one of --label, --source and --similar-to.
+    """Forget items: by IDS, or by exactly one of --label, --source, --similar-to and --older-than.
 
     Afterwards the memory answers as if it had never held them, and the vault's file is rewritten
     and searched for what is left of them. There is no undo.
     """
-    ways = [bool(ids), label is not None, source is not None, similar_to is not None]
+    from procmem.receipt import write_receipt
+
+    choices = (label, source, similar_to, older_than)
+    ways = [bool(ids), *(value is not None for value in choices)]
     if sum(ways) != 1:
         raise click.UsageError(
-            "Say what to forget in one way: IDS, --label, --source or --similar-to."
+            "Say what to forget in one way: IDS, --label, --source, --similar-to or --older-than."
         )
     if settings.as_json and not (yes or dry_run):
         raise click.UsageError("--json cannot ask; add --yes, or --dry-run for the plan.")
+    if receipt_file is not None:
+        if receipt_file.exists():
+            raise click.UsageError(f"{receipt_file} exists; a receipt is not written over a file.")
+        if not receipt_file.absolute().parent.is_dir():
+            raise click.UsageError(f"the folder of {receipt_file} is missing; make it first.")
     with open_memory(settings, read_only=dry_run) as memory:
         choice: dict[str, Any] = {"ids": ids or None, "label": label, "source": source}
         if similar_to is not None:
             choice |= {"similar_to": similar_to, "min_similarity": min_similarity}
+        if older_than is not None:
+            choice["added_before"] = datetime.now(tz=timezone.utc) - timedelta(days=older_than)
         plan = memory.plan_delete(**choice)
         if not plan:
             _nothing(settings, dry_run=dry_run)
@@ -76,11 +102,18 @@ def delete(
             click.confirm(f"Forget {count(len(plan), 'item')} for ever?", abort=True, err=True)
         # By the ids that were shown: what is forgotten is what was agreed to.
         report = memory.delete([item.id for item in plan])
+    if receipt_file is not None and report.receipt is not None:
+        write_receipt(report.receipt, receipt_file)
     if settings.as_json:
         plan_document = [_item_as_json(item) for item in plan]
         write_json({"plan": plan_document, "report": report_as_json(report)})
     else:
         click.echo(describe_report(report))
+        if receipt_file is not None and report.receipt is not None:
+            click.echo(f"receipt: {receipt_file}")
+    if receipt_file is not None and report.receipt is None:
+        click.echo("no receipt: the purge is pending, or the vault's key is damaged", err=True)
+        raise SystemExit(1)
     if report.windows_found:
         raise SystemExit(1)
 

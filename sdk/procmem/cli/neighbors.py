@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     "-k", "k", type=click.IntRange(min=1), default=10, show_default=True, help="How many."
 )
 @click.option("--label", help="Only among the items with this label.")
+@click.option("--since", type=click.DateTime(), help="Only what was taught then or later.")
+@click.option("--before", type=click.DateTime(), help="Only what was taught before then.")
 @click.option(
     "--picture",
     type=click.Path(path_type=Path, dir_okay=False),
@@ -29,7 +32,13 @@ if TYPE_CHECKING:
 )
 @shared_options()
 def neighbors(
-    settings: Settings, photo: Path, k: int, label: str | None, picture: Path | None
+    settings: Settings,
+    photo: Path,
+    k: int,
+    label: str | None,
+    since: datetime | None,
+    before: datetime | None,
+    picture: Path | None,
 ) -> None:
     """Find the remembered photos that PHOTO is most like, nearest first.
 
@@ -37,7 +46,7 @@ def neighbors(
     the memory holds no photos, only what the model made of them.
     """
     with open_memory(settings, read_only=True) as memory:
-        found = memory.neighbors(photo, k=k, label=label)
+        found = memory.neighbors(photo, k=k, label=label, added_since=since, added_before=before)
     if picture is not None:
         _draw(photo, found, picture)
     if settings.as_json:
@@ -51,7 +60,10 @@ def neighbors(
         return
     if not found:
         click.echo(
-            "the memory holds no item" + ("" if label is None else f" with the label {label!r}")
+            "the memory holds no such item"
+            if since or before
+            else "the memory holds no item"
+            + ("" if label is None else f" with the label {label!r}")
         )
     else:
         rows = [

@@ -31,6 +31,7 @@ def stats(settings: Settings) -> None:
         ("size", f"{held.bytes_on_disk / 1e6:.2f} MB"),
         ("model", f"{held.embedder_name} ({held.embedder_sha256[:12]})"),
         ("format", str(held.format_version)),
+        ("receipts", held.receipt_key or "none can be made: the key is missing or damaged"),
     ]
     if held.purge_pending:
         rows.append(("purge", "pending; it is done when the vault is next opened for writing"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -82,6 +83,8 @@ def neighbor_as_json(neighbor: Neighbor) -> dict[str, Any]:
 
 def report_as_json(report: ErasureReport) -> dict[str, Any]:
     """An erasure report as JSON values."""
+    from procmem.receipt import receipt_text
+
     return {
         "erased_ids": [str(number) for number in report.erased_ids],
         "remaining": report.remaining,
@@ -90,6 +93,7 @@ def report_as_json(report: ErasureReport) -> dict[str, Any]:
         "windows_checked": report.windows_checked,
         "windows_found": report.windows_found,
         "out_of_reach": list(report.out_of_reach),
+        "receipt": None if report.receipt is None else json.loads(receipt_text(report.receipt)),
     }
 
 

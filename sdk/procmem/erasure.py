@@ -1,0 +1,128 @@
+"""Erasing items from a vault for good, and finding out that it worked.
+
+Takes ids from `memory.py`, gives it an `ErasureReport`. In this order: commit to what is there
+(`receipt.py`), delete durably, rewrite the ledger without the items (`vault.py`), search all files
+for remains (`residue.py`), commit to what is there now, sign.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+
+from procmem.errors import ReceiptError, VaultError, VaultFormatError
+from procmem.key import read_key
+from procmem.receipt import Commitments, Receipt, public_key_of, sign_receipt
+from procmem.residue import ResidueScan, scan_folder
+from procmem.types import ErasureReport
+from procmem.vault import Vault
+
+OUT_OF_REACH = (
+    "blocks that the disk or file system has set aside (flash remapping, copy-on-write, journals)",
+    "backups, snapshots and copies of the vault, and swapped-out memory",
+    "the images themselves, and whatever other programs know of them",
+)
+
+_log = logging.getLogger(__name__)
+
+
+def erase(
+    vault: Vault,
+    ids: Sequence[int],
+    *,
+    purge_limit: int,
+    receipt: bool,
+    deleted: Callable[[], None],
+) -> ErasureReport:
+    """Deletes items, purges, searches for remains and signs what was found.
+
+    Args:
+        vault: open for writing.
+        ids: ascending, all in the vault; none changes nothing.
+        purge_limit: with more items than this left, the purge stays pending.
+        receipt: whether one is wanted; two passes over the vault.
+        deleted: called as soon as the deletion is durable, to drop the items from working memory.
+
+    Raises:
+        ItemNotFoundError: an id is not in the vault; nothing was deleted.
+        VaultFullError, VaultReadOnlyError, VaultLockedError: nothing was deleted.
+        VaultError: the items are deleted, but the files could not be searched.
+    """
+    scan = ResidueScan(files=(), windows_checked=0, windows_found=0)
+    purged, signed = not vault.purge_pending, None
+    if ids:
+        before = _commitments(vault) if receipt else None
+        values = list(vault.values(ids))
+        vault.delete(ids)
+        deleted()
+        purged = vault.count() <= purge_limit and vault.purge()
+        scan = _scan(vault, values)
+        if before is not None and purged:
+            signed = _signed(vault, before, ids, scan)
+    return ErasureReport(
+        erased_ids=tuple(ids),
+        remaining=vault.count(),
+        purged=purged,
+        files_scanned=scan.files,
+        windows_checked=scan.windows_checked,
+        windows_found=scan.windows_found,
+        out_of_reach=OUT_OF_REACH,
+        receipt=signed,
+    )
+
+
+def receipt_key(vault: Vault) -> str | None:
+    """The public key of the vault's receipts in hexadecimal; None if there is no sound key."""
+    try:
+        return public_key_of(read_key(vault.path)).hex()
+    except (VaultError, ImportError):
+        return None
+
+
+# For want of a receipt no deletion fails: a broken key must not keep anybody's photo.
+
+
+def _commitments(vault: Vault) -> Commitments | None:
+    try:
+        return Commitments(read_key(vault.path), vault.canonical())
+    except VaultError as error:
+        _log.warning("%s: no receipt can be made: %s", vault.path, error)
+        return None
+
+
+def _signed(
+    vault: Vault, before: Commitments, ids: Sequence[int], scan: ResidueScan
+) -> Receipt | None:
+    after = _commitments(vault)
+    if after is None:
+        return None
+    try:
+        return sign_receipt(
+            read_key(vault.path),
+            before,
+            after,
+            erased_ids=ids,
+            erased_seconds=int(time.time()),
+            model_sha256=vault.binding.sha256,
+            purged=True,
+            windows_checked=scan.windows_checked,
+            windows_found=scan.windows_found,
+            out_of_reach=OUT_OF_REACH,
+        )
+    except (ReceiptError, VaultFormatError, ImportError) as error:
+        _log.warning("%s: no receipt can be made: %s", vault.path, error)
+        return None
+
+
+def _scan(vault: Vault, values: Sequence[bytes]) -> ResidueScan:
+    vault.release_ledger()
+    try:
+        return scan_folder(vault.path, values, entitled=vault.entitled)
+    except OSError as error:
+        if isinstance(error, VaultError):
+            raise
+        raise VaultError(
+            f"the items are deleted from {vault.path}, but its files could not all be read to "
+            f"look for remains ({error})"
+        ) from error

@@ -1,0 +1,198 @@
+"""What a memory holds, as it is searched: rows in working memory, in step with the ledger.
+
+Takes rows from `vault.py`, gives `memory.py` neighbors and what answers are judged by. All of it
+is a function of the items that the vault holds now, and is computed anew when they change.
+
+Not safe to use from several threads: `memory.py` holds a lock around every call.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from datetime import datetime
+
+import numpy as np
+import numpy.typing as npt
+
+from procmem.calibration import Reliability, fit_reliability
+from procmem.errors import InputError
+from procmem.index import Index
+from procmem.influence import Ranking
+from procmem.types import Neighbor
+from procmem.vault import Item, Record, Vault
+from procmem.vote import Weighting, vote
+
+Flags = npt.NDArray[np.bool_]
+
+
+class Recall:
+    """The items of a vault and their index; read at the first call that needs them.
+
+    Args:
+        vault: open.
+    """
+
+    def __init__(self, vault: Vault) -> None:
+        self._vault = vault
+        self._state = (0, 0)  # of the vault, when the index was made
+        self._index: Index | None = None
+        self._items: dict[int, Item] = {}
+        self._outdate()
+
+    # ---- in step with the vault
+
+    def index(self) -> Index:
+        """The index of what the vault holds now.
+
+        Raises:
+            VaultError: the vault cannot be read.
+        """
+        state = self._vault.state()
+        if self._index is None or state != self._state:
+            contents = self._vault.load()
+            ids = np.array([item.id for item in contents.items], dtype=np.int64)
+            self.clear()
+            self._index = Index(ids, contents.vectors)
+            self._items = {item.id: item for item in contents.items}
+            self._state = state
+        return self._index
+
+    def added(self, records: Sequence[Record]) -> None:
+        """Takes over what this process has just written."""
+        if self._index is None:
+            return
+        if records:
+            ids = np.array([record.item.id for record in records], dtype=np.int64)
+            self._index.add(ids, np.stack([record.vector for record in records]))
+            self._items.update((record.item.id, record.item) for record in records)
+            self._outdate()
+        self._state = self._vault.state()
+
+    def deleted(self, ids: Iterable[int]) -> None:
+        """Drops items that this process has just deleted, and zeroes their rows."""
+        if self._index is not None:
+            self._index.remove(ids)
+        for id_ in ids:
+            self._items.pop(id_, None)
+        self._outdate()
+
+    def purged(self) -> None:
+        """The vault's file is another one, with the same items."""
+        if self._index is not None:
+            self._state = self._vault.state()
+
+    def clear(self) -> None:
+        """Zeroes the rows and forgets everything; the next call reads it again."""
+        if self._index is not None:
+            self._index.clear()
+        self._index = None
+        self._items = {}
+        self._outdate()
+
+    def _outdate(self) -> None:
+        """Forgets what was computed from all items as they were."""
+        self._voters: Flags | None = None
+        self._calibration: npt.NDArray[np.float32] | None = None
+        self._reliabilities: dict[tuple[int, Weighting], Reliability | None] = {}
+
+    # ---- after index(), for the same items
+
+    def item(self, id_: int) -> Item:
+        """The item of an id that the index holds."""
+        return self._items[id_]
+
+    def neighbor(self, id_: int, similarity: float) -> Neighbor:
+        """An item as a neighbor."""
+        item = self._items[id_]
+        return Neighbor(id_, item.label, similarity, item.source)
+
+    def nearest(
+        self, query: npt.NDArray[np.float32], k: int, keep: Flags | None = None
+    ) -> tuple[Neighbor, ...]:
+        """The at most k items nearest to a query (D,), among those of `keep` (N,) if given."""
+        ids, similarities = self._known().search(query, k, keep=keep)
+        found = zip(ids.tolist(), similarities.tolist(), strict=True)
+        return tuple(self.neighbor(id_, similarity) for id_, similarity in found)
+
+    def where(self, keep: Callable[[Item], bool]) -> Flags:
+        """(N,) which rows of the index hold such items."""
+        index = self._known()
+        flags = (keep(self._items[id_]) for id_ in index.ids.tolist())
+        return np.fromiter(flags, dtype=np.bool_, count=len(index))
+
+    def labelled(self) -> Flags:
+        """(N,) which rows of the index have a label: those that vote."""
+        if self._voters is None:
+            self._voters = self.where(lambda item: item.label is not None)
+        return self._voters
+
+    def labels(self) -> list[str]:
+        """The label of every row, "" for none."""
+        return [self._items[id_].label or "" for id_ in self._known().ids.tolist()]
+
+    def ranking(self, query: npt.NDArray[np.float32], k: int) -> Ranking:
+        """The items with a label by similarity to a query (D,), read as far as needed."""
+        index, voting = self._known(), self.labelled()
+
+        def fetch(count: int) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.float32]]:
+            ids, similarities = index.search(query, max(1, count), keep=voting)
+            return np.searchsorted(index.ids, ids), similarities
+
+        return Ranking(fetch, size=int(voting.sum()), expected=k + 1)
+
+    def calibrated(
+        self, k: int, weighting: Weighting
+    ) -> tuple[npt.NDArray[np.float32], Reliability | None]:
+        """What answers are judged by: items asked with themselves left out.
+
+        Returns:
+            (n,) similarities of items to their nearest others, for novelty; and how far the
+            confidence of a vote of k can be trusted, None with too few labelled items.
+        """
+        key = (k, weighting)
+        if key not in self._reliabilities:
+            index, voting, labels = self._known(), self.labelled(), self.labels()
+            asked, rows, similarities = index.others(k, keep=voting)
+            if voting.all() and len(asked):
+                self._calibration = similarities[:, 0].copy()
+            winners = [
+                next(iter(vote(near, [labels[row] for row in own], weighting=weighting).items()))
+                for own, near in zip(rows.tolist(), similarities.tolist(), strict=True)
+            ]
+            right = [labels[row] == label for row, (label, _) in zip(asked, winners, strict=True)]
+            self._reliabilities[key] = fit_reliability([share for _, share in winners], right)
+        if self._calibration is None:
+            self._calibration = self._known().nearest_others()
+        return self._calibration, self._reliabilities[key]
+
+    def _known(self) -> Index:
+        if self._index is None:
+            raise RuntimeError("index() is to be called first, under the same lock")
+        return self._index
+
+
+def taught_between(
+    since: datetime | None, before: datetime | None
+) -> Callable[[Item], bool] | None:
+    """A test of when items were added, to the second, or None if both ends are open.
+
+    Args:
+        since: the first moment that counts; one without a time zone is in local time.
+        before: the first moment that does not.
+
+    Raises:
+        InputError: not a datetime, or `before` is not after `since`.
+    """
+    for name, value in (("since", since), ("before", before)):
+        if value is not None and not isinstance(value, datetime):
+            raise InputError(
+                f"{name} is {value!r:.80}, wanted a datetime, for example "
+                "datetime.now() - timedelta(days=30)"
+            )
+    if since is None and before is None:
+        return None
+    first = float("-inf") if since is None else since.timestamp()
+    end = float("inf") if before is None else before.timestamp()
+    if not first < end:
+        raise InputError(f"before ({before}) is not after since ({since}): no moment is between")
+    return lambda item: first <= item.added_seconds < end
