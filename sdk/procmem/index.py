@@ -21,6 +21,8 @@ from procmem.patchsim import top_k
 CALIBRATION_ITEMS = 2_000
 """At most so many items, those of smallest id, calibrate `is_novel`."""
 
+_ROWS_AT_ONCE = 256  # widened, they stay in the processor's cache
+
 
 class Index:
     """The searchable copy of a memory's vectors, in RAM.
@@ -170,11 +172,16 @@ def unit_rows(vectors: npt.NDArray[np.float16]) -> npt.NDArray[np.float32]:
     Args:
         vectors: (N, D) float16, finite. A row of zeros stays zeros.
     """
-    wide = vectors.astype(np.float64)
-    # Exact, hence free of the order of summation: float16 values are multiples of 2**-24, their
-    # squares of 2**-48, and sums below 32 of those fit into the 53 bits of a float64.
-    lengths = np.sqrt(np.square(wide).sum(axis=1, keepdims=True))
-    return np.ascontiguousarray((wide / np.where(lengths == 0, 1.0, lengths)).astype(np.float32))
+    rows = np.empty(vectors.shape, dtype=np.float32)
+    for start in range(0, len(vectors), _ROWS_AT_ONCE):
+        # By way of float32, for which processors have an instruction.
+        wide = vectors[start : start + _ROWS_AT_ONCE].astype(np.float32).astype(np.float64)
+        # Exact, hence free of the order of summation: float16 values are multiples of 2**-24,
+        # their squares of 2**-48, and sums below 32 of those fit into the 53 bits of a float64.
+        lengths = np.sqrt(np.square(wide).sum(axis=1, keepdims=True))
+        wide /= np.where(lengths == 0, 1.0, lengths)
+        rows[start : start + _ROWS_AT_ONCE] = wide
+    return rows
 
 
 def check_k(k: SupportsIndex) -> int:

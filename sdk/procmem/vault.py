@@ -171,15 +171,14 @@ class Vault:
             VaultFormatError: a row is damaged.
         """
         rows = self._rows("SELECT id, label, source, added_seconds, vector FROM items ORDER BY id")
-        for row in rows:
-            self._check_row(row)
-        stored = b"".join(row[4] for row in rows)
+        self._check_rows(rows)
+        stored = b"".join([row[4] for row in rows])
         vectors = np.frombuffer(stored, dtype="<f2").reshape(-1, self.binding.cls_dim)
         broken = np.flatnonzero(~np.isfinite(vectors).all(axis=1))
         if len(broken):
             raise self._damaged(f"the vector of item {rows[broken[0]][0]} is not finite")
         return Contents(
-            items=tuple(Item(*row[:4]) for row in rows),
+            items=tuple([Item(id_, label, source, added) for id_, label, source, added, _ in rows]),
             vectors=vectors.astype(np.float16, copy=False),
         )
 
@@ -669,13 +668,17 @@ class Vault:
         both = isinstance(patches, bytes) and isinstance(mask, bytes)
         return both and (len(patches), len(mask)) == sizes
 
-    def _check_row(self, row: tuple[Any, ...]) -> None:
-        id_, label, source, added_seconds, vector = row
-        texts = all(value is None or isinstance(value, str) for value in (label, source))
-        if not texts or not isinstance(added_seconds, int):
-            raise self._damaged(f"a column of item {id_} has another type")
-        if not isinstance(vector, bytes) or len(vector) != 2 * self.binding.cls_dim:
-            raise self._damaged(f"the vector of item {id_} has another size")
+    def _check_rows(self, rows: Sequence[tuple[Any, ...]]) -> None:
+        size, texts = 2 * self.binding.cls_dim, (str, type(None))
+        for id_, label, source, added_seconds, vector in rows:
+            if (
+                type(label) not in texts
+                or type(source) not in texts
+                or type(added_seconds) is not int
+            ):
+                raise self._damaged(f"a column of item {id_} has another type")
+            if type(vector) is not bytes or len(vector) != size:
+                raise self._damaged(f"the vector of item {id_} has another size")
 
     def _damaged(self, what: str) -> VaultFormatError:
         return damaged(self._ledger, what)

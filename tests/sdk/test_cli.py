@@ -6,6 +6,7 @@ import importlib
 import json
 import subprocess
 import sys
+import time
 from pathlib import Path
 from types import ModuleType
 
@@ -344,6 +345,72 @@ def test_delete_forgets_what_was_named(run, photos, how, left):
     report = json.loads(result.stdout)["report"]
     assert result.exit_code == 0, result.stderr
     assert (report["remaining"], report["windows_found"], report["purged"]) == (left, 0, True)
+
+
+def test_a_receipt_is_written_and_holds_without_the_memory(run, photos, tmp_path):
+    run("add", photos)
+    key = json.loads(run("stats", "--json").output)["receipt_key"]
+    file = tmp_path / "receipt.json"
+    report = json.loads(
+        run("delete", "--label", "red", "--receipt", file, "--yes", "--json").output
+    )["report"]
+    assert report["receipt"] == json.loads(file.read_text())
+    checked = json.loads(
+        run("verify", "--receipt", file, "--key", key, "--vault", "none", "--json").output
+    )
+    assert checked["ok"]
+    assert (checked["items_before"], checked["items_after"]) == (12, 8)
+    assert checked["erased_ids"] == report["erased_ids"]
+    assert "4 items of 12 erased, 8 left" in run("verify", "--receipt", file).output
+    assert not Path("none").exists()
+
+
+def test_a_changed_receipt_or_another_key_fails(run, photos, tmp_path):
+    run("add", photos)
+    file = tmp_path / "receipt.json"
+    run("delete", "--label", "red", "--receipt", file, "--yes")
+    other = run("verify", "--receipt", file, "--key", "00" * 32)
+    assert other.exit_code == 1
+    assert "not by the expected" in other.output
+    file.write_text(file.read_text().replace('"windows_found":0', '"windows_found":1'))
+    changed = run("verify", "--receipt", file)
+    assert changed.exit_code == 1
+    assert "the signature does not fit" in changed.output
+
+
+def test_a_receipt_overwrites_nothing_and_nothing_is_deleted_then(run, photos, tmp_path):
+    run("add", photos)
+    file = tmp_path / "receipt.json"
+    file.write_text("mine")
+    for place, advice in ((file, "exists"), (tmp_path / "none" / "r.json", "folder")):
+        result = run("delete", "--label", "red", "--receipt", place, "--yes")
+        assert result.exit_code == 2
+        assert advice in result.stderr
+    assert file.read_text() == "mine"
+    assert json.loads(run("stats", "--json").output)["items"] == 12
+
+
+def test_retention_forgets_what_is_older(run, photos, monkeypatch):
+    two_days_ago = time.time() - 2 * 86_400
+    with monkeypatch.context() as patch:
+        patch.setattr(time, "time", lambda: two_days_ago)
+        run("add", photos / "red")
+    run("add", photos / "blue")
+    assert "nothing to forget" in run("delete", "--older-than", 3, "--yes").output
+    report = json.loads(run("delete", "--older-than", 1, "--yes", "--json").output)["report"]
+    assert len(report["erased_ids"]) == 4
+    assert json.loads(run("stats", "--json").output)["labels"] == {"blue": 4}
+
+
+def test_neighbors_of_a_time(run, photos, asked):
+    run("add", photos)
+    found = json.loads(run("neighbors", asked, "--since", "2020-01-01", "--json").output)
+    assert len(found["neighbors"]) == 10
+    none = run("neighbors", asked, "--before", "2020-01-01")
+    assert "the memory holds no such item" in none.output
+    wrong = run("neighbors", asked, "--since", "2020-01-02", "--before", "2020-01-01")
+    assert wrong.exit_code == 2
+    assert "no moment is between" in wrong.stderr
 
 
 def test_delete_leaves_no_byte_of_the_source_path(run, photos):
