@@ -13,6 +13,7 @@ from tests.tiny_model import write_tiny_model
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 NUMBERED = ["01_teach_and_ask", "02_forget", "03_segment"]
+SMALL = [*NUMBERED, "scikit_learn"]
 
 
 def load(name: str) -> ModuleType:
@@ -66,11 +67,27 @@ def test_segment_writes_pictures_by_example_and_by_memory(photos, model, tmp_pat
     assert names == ["by-example-0.png", "by-example-1.png", "by-example-2.png", "by-memory.png"]
 
 
-@pytest.mark.parametrize("name", NUMBERED)
+def test_scikit_learn_forgets_exactly(photos, model, capsys):
+    pytest.importorskip("sklearn", reason="needs pip install 'procmem[sklearn]'")
+    for file in list(photos.glob("*/*.png")):
+        for number in range(2):
+            (file.parent / f"{file.stem}-{number}.png").write_bytes(file.read_bytes())
+
+    load("scikit_learn").main(photos, model)
+
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "12 images, 2 labels: 100% right of 3 folds"
+    assert lines[1:3] == ["the first image is: blue", "forgot blue; the first image is now: red"]
+    assert lines[3].endswith("True")
+
+
+@pytest.mark.parametrize("name", SMALL)
 def test_without_a_folder_the_public_domain_photos_are_used(
     name, model, tmp_path, monkeypatch, capsys
 ):
     pytest.importorskip("skimage", reason="needs pip install 'procmem[demo]'")
+    if name == "scikit_learn":
+        pytest.importorskip("sklearn", reason="needs pip install 'procmem[sklearn]'")
     monkeypatch.chdir(tmp_path)
 
     load(name).main(None, model)
@@ -78,9 +95,7 @@ def test_without_a_folder_the_public_domain_photos_are_used(
     assert capsys.readouterr().out
 
 
-@pytest.mark.parametrize(
-    ("name", "most"), [*((name, 80) for name in NUMBERED), ("camera_demo", 300)]
-)
+@pytest.mark.parametrize(("name", "most"), [*((name, 80) for name in SMALL), ("camera_demo", 300)])
 def test_an_example_is_short_enough_to_be_read_at_once(name, most):
     text = (EXAMPLES / f"{name}.py").read_text(encoding="utf-8")
 
