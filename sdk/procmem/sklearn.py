@@ -411,9 +411,8 @@ def _unit(rows: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
 
 def _trimmed(labels: Labels) -> Labels:
     """The same labels in an array whose type does not tell how long others were."""
-    if labels.dtype.kind not in "US" or not len(labels):
-        return labels.copy()
-    trimmed: Labels = np.array(labels.tolist())
+    text = labels.dtype.kind in "US" and len(labels)
+    trimmed: Labels = np.array(labels.tolist()) if text else labels.copy()
     return trimmed
 
 
