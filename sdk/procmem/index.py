@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Iterable
-from typing import SupportsIndex
+from typing import Literal, SupportsIndex
 
 import numpy as np
 import numpy.typing as npt
@@ -32,10 +32,20 @@ class Index:
         vectors: (N, D) float16 as the vault stores them, row for row; finite.
     """
 
+    kind: Literal["exact"] = "exact"
+
     def __init__(self, ids: npt.NDArray[np.int64], vectors: npt.NDArray[np.float16]) -> None:
         order = np.argsort(ids, kind="stable")
         self._ids = ids[order]
         self._rows = unit_rows(vectors[order])
+
+    @classmethod
+    def of_unit_rows(cls, ids: npt.NDArray[np.int64], rows: npt.NDArray[np.float32]) -> Index:
+        """An index of rows that another one holds: (N,) ids and (N, D) rows, both copied."""
+        index = cls(ids[:0], np.empty((0, rows.shape[1]), dtype=np.float16))
+        order = np.argsort(ids, kind="stable")
+        index._ids, index._rows = ids[order], rows[order]
+        return index
 
     def __len__(self) -> int:
         return len(self._ids)
@@ -44,6 +54,11 @@ class Index:
     def ids(self) -> npt.NDArray[np.int64]:
         """(N,) ascending. Do not write to it."""
         return self._ids
+
+    @property
+    def rows(self) -> npt.NDArray[np.float32]:
+        """(N, D) unit vectors in the order of `ids`. Do not write to it."""
+        return self._rows
 
     def add(self, ids: npt.NDArray[np.int64], vectors: npt.NDArray[np.float16]) -> None:
         """Takes in new rows, at the cost of a copy of all.
@@ -70,6 +85,9 @@ class Index:
         self._rows = old_rows[~gone]
         old_ids.fill(0)
         old_rows.fill(0)
+
+    def settle(self) -> None:
+        """Returns at once: an exact index has nothing to build. `Cells` has."""
 
     def clear(self) -> None:
         """Overwrites everything with zeros and holds nothing."""

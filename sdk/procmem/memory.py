@@ -41,6 +41,7 @@ from procmem.batch import (
     source_of,
 )
 from procmem.calibration import Reliability
+from procmem.cells import check_hnswlib
 from procmem.embedder import DEFAULT_MODEL, Embedder, bundled_models
 from procmem.erasure import erase, receipt_key
 from procmem.errors import (
@@ -63,7 +64,7 @@ from procmem.ledger import (
     restore_patches,
 )
 from procmem.preprocess import View
-from procmem.recall import Recall, taught_between
+from procmem.recall import INDEX_KINDS, IndexKind, Recall, taught_between
 from procmem.segment import fit_mask, from_memory, in_context, mask_patches
 from procmem.types import (
     Answer,
@@ -107,6 +108,8 @@ class VisualMemory:
         read_only: write nothing and take no lock; changes by another process show at the next
             call.
         purge_limit: with more items left than this, `delete` defers the purge.
+        index: how neighbors are found: "exact"; "hnsw", faster in a large memory and nearly exact
+            (extra `hnsw`, see `cells.py`); "auto" takes it from 20,000 items on if it is there.
 
     Attributes:
         path: the folder, absolute.
@@ -128,7 +131,12 @@ class VisualMemory:
         device: str = "auto",
         read_only: bool = False,
         purge_limit: int = PURGE_LIMIT,
+        index: IndexKind = "auto",
     ) -> None:
+        if index not in INDEX_KINDS:
+            raise unknown_choice("index", index, INDEX_KINDS)
+        if index == "hnsw":
+            check_hnswlib()
         self._lock = threading.RLock()
         self._closed = False
         self._device = device
@@ -147,7 +155,7 @@ class VisualMemory:
         except BaseException:
             self._close_embedder()
             raise
-        self._recall = Recall(self._vault)
+        self._recall = Recall(self._vault, index)
         self.path = self._vault.path
         self.read_only = read_only
 
@@ -636,6 +644,22 @@ class VisualMemory:
             return tuple(self._recall.item(id_) for id_ in sorted(chosen))
 
     # ---- looking
+
+    @property
+    def index_kind(self) -> Literal["exact", "hnsw"]:
+        """How neighbors are found now. Reads the vault if it has not been asked yet."""
+        with self._lock:
+            self._check_open()
+            return self._recall.index().kind
+
+    def settle(self) -> None:
+        """Waits until the index is built: then "hnsw" is at its fastest.
+
+        Until then its answers are those of an exact search, in part or in all.
+        """
+        with self._lock:
+            self._check_open()
+            self._recall.index().settle()
 
     def items(self) -> Iterator[Item]:
         """Gives all items ascending by id. Changes in between may show or not."""

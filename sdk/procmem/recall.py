@@ -10,11 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
+from typing import Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from procmem.calibration import Reliability, fit_reliability
+from procmem.cells import Cells, make_index
 from procmem.errors import InputError
 from procmem.index import Index
 from procmem.influence import Ranking
@@ -22,6 +24,8 @@ from procmem.types import Neighbor
 from procmem.vault import Item, Record, Vault
 from procmem.vote import Weighting, vote
 
+IndexKind: TypeAlias = Literal["auto", "exact", "hnsw"]
+INDEX_KINDS: tuple[IndexKind, ...] = ("auto", "exact", "hnsw")
 Flags = npt.NDArray[np.bool_]
 
 
@@ -30,18 +34,19 @@ class Recall:
 
     Args:
         vault: open.
+        kind: of the index, see `make_index`.
     """
 
-    def __init__(self, vault: Vault) -> None:
-        self._vault = vault
+    def __init__(self, vault: Vault, kind: IndexKind = "auto") -> None:
+        self._vault, self._kind = vault, kind
         self._state = (0, 0)  # of the vault, when the index was made
-        self._index: Index | None = None
+        self._index: Index | Cells | None = None
         self._items: dict[int, Item] = {}
         self._outdate()
 
     # ---- in step with the vault
 
-    def index(self) -> Index:
+    def index(self) -> Index | Cells:
         """The index of what the vault holds now.
 
         Raises:
@@ -52,7 +57,7 @@ class Recall:
             contents = self._vault.load()
             ids = np.array([item.id for item in contents.items], dtype=np.int64)
             self.clear()
-            self._index = Index(ids, contents.vectors)
+            self._index = make_index(ids, contents.vectors, self._kind)
             self._items = {item.id: item for item in contents.items}
             self._state = state
         return self._index
@@ -165,7 +170,7 @@ class Recall:
             self._calibration = self._known().nearest_others()
         return self._calibration, self._reliabilities[key]
 
-    def _known(self) -> Index:
+    def _known(self) -> Index | Cells:
         if self._index is None:
             raise RuntimeError("index() is to be called first, under the same lock")
         return self._index

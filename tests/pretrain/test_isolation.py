@@ -1,4 +1,5 @@
 import collections
+import contextlib
 import itertools
 import os
 import pickle
@@ -265,6 +266,8 @@ def test_children_do_not_hear_the_interrupt_of_the_terminal(workers: Workers) ->
 def test_control_c_shows_one_traceback_and_leaves_no_child(tmp_path: Path, seconds: float) -> None:
     script = _script(
         tmp_path,
+        # Whoever starts the tests in the background may have made them deaf to it.
+        "signal.signal(signal.SIGINT, signal.default_int_handler)",
         f"ticket = workers.submit(job.write_id_and_hang, {str(tmp_path / 'id')!r})",
         f"pathlib.Path({str(tmp_path / 'started')!r}).write_text('1')",
         "with workers: ticket.wait()",
@@ -275,7 +278,11 @@ def test_control_c_shows_one_traceback_and_leaves_no_child(tmp_path: Path, secon
     read_when_there(tmp_path / "started")
     time.sleep(seconds)
     os.killpg(parent.pid, signal.SIGINT)
-    _, said = parent.communicate(timeout=30)
+    try:
+        _, said = parent.communicate(timeout=60)
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(parent.pid, signal.SIGKILL)
     assert parent.returncode == -signal.SIGINT
     assert said.count("Traceback") == 1, said
     if (tmp_path / "id").exists():
@@ -332,7 +339,7 @@ def _script(folder: Path, *lines: str) -> Path:
     body = "\n    ".join(lines)
     path = folder / "script.py"
     path.write_text(
-        f"import pathlib, sys, time\nsys.path.insert(0, {str(Path(__file__).parent)!r})\n"
+        f"import pathlib, signal, sys, time\nsys.path.insert(0, {str(Path(__file__).parent)!r})\n"
         "import test_isolation as job\nfrom procmem_pretrain.isolation import Workers\n"
         "if __name__ == '__main__':\n"
         f"    workers = Workers(1, timeout_seconds={_FOR_EVER})\n    {body}\n"
