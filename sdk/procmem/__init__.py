@@ -12,6 +12,7 @@ from procmem.embedder import bundled_models as bundled_models
 from procmem.errors import BankError as BankError
 from procmem.errors import CheckpointError as CheckpointError
 from procmem.errors import EmbedderMismatchError as EmbedderMismatchError
+from procmem.errors import ExchangeFormatError as ExchangeFormatError
 from procmem.errors import ExportError as ExportError
 from procmem.errors import ImageDecodeError as ImageDecodeError
 from procmem.errors import ImageError as ImageError
@@ -34,6 +35,8 @@ from procmem.errors import VaultFormatError as VaultFormatError
 from procmem.errors import VaultFullError as VaultFullError
 from procmem.errors import VaultLockedError as VaultLockedError
 from procmem.errors import VaultReadOnlyError as VaultReadOnlyError
+from procmem.exchange import export_items as export_items
+from procmem.exchange import import_items as import_items
 from procmem.image import ImageLike as ImageLike
 from procmem.image import load_image as load_image
 from procmem.memory import VisualMemory as VisualMemory
@@ -63,6 +66,7 @@ __all__ = [
     "EmbedderMismatchError",
     "Embedding",
     "ErasureReport",
+    "ExchangeFormatError",
     "ExportError",
     "ImageDecodeError",
     "ImageError",
@@ -97,6 +101,8 @@ __all__ = [
     "__version__",
     "bundled_models",
     "check_receipt",
+    "export_items",
+    "import_items",
     "load_image",
     "read_receipt",
     "write_receipt",

@@ -4,7 +4,8 @@ Used by all rooms; imports nothing of procmem.
 
     ProcmemError
     ├── InputError (ValueError)              an argument has a wrong value, shape or count
-    │   └── ItemNotFoundError (LookupError)  an id, label or source that the memory does not hold
+    │   ├── ItemNotFoundError (LookupError)  an id, label or source that the memory does not hold
+    │   └── ExchangeFormatError              a file to import that is foreign, newer or corrupt
     ├── ImageError (ValueError)
     │   ├── ImageNotFoundError (FileNotFoundError)
     │   ├── ImageDecodeError                 not an image, truncated, empty, or an unsupported kind
@@ -50,6 +51,10 @@ class InputError(ProcmemError, ValueError):
 
 class ItemNotFoundError(InputError, LookupError):
     """The memory holds no item with this id, label or source."""
+
+
+class ExchangeFormatError(InputError):
+    """The file is not an export of a memory, is damaged, or was made by a newer procmem."""
 
 
 class ImageError(ProcmemError, ValueError):

@@ -262,6 +262,12 @@ class VisualMemory:
         patches = self._embed(image, view="whole").patches[0]  # (h, w, P)
         return Record(item, vector, quantize_patches(patches), fitted)
 
+    def _add_records(self, records: Iterable[Record]) -> None:
+        """Remembers what a memory of the same model saw, all or nothing; for `exchange.py`."""
+        self._check_writable()
+        with self._lock:
+            self._vault.add(records)
+
     # ---- asking
 
     def neighbors(

@@ -25,6 +25,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -70,6 +71,7 @@ from procmem.lock import WriterLock, overwrite_with_zeros, shred
 from procmem.manifest import sync_folder
 
 _ROWS_AT_ONCE = 500
+_RECORDS_AT_ONCE = 100  # with masks, some megabytes
 
 _log = logging.getLogger(__name__)
 _T = TypeVar("_T")
@@ -221,6 +223,40 @@ class Vault:
             return
         yield from (Item(*row) for row in self._walk("items", "label, source, added_seconds"))
 
+    def ids(self, *, dense: bool = False) -> list[int]:
+        """The ids of all items, ascending; only of those with a mask if `dense`."""
+        table = "dense" if dense else "items"
+        return [row[0] for row in self._rows(f"SELECT id FROM {table} ORDER BY id")]
+
+    def records(self, ids: Iterable[int]) -> Iterator[Record]:
+        """Gives items with all that is stored of them, one at a time, in the order of `ids`.
+
+        Ids that are not held are passed over.
+
+        Raises:
+            VaultFormatError: a row is damaged.
+        """
+        grid = (self.binding.patch_count, self.binding.patch_dim)
+        square = (self.binding.side, self.binding.side)
+        sql = (
+            "SELECT items.id, label, source, added_seconds, vector, patches, mask, dense.id "
+            "FROM items LEFT JOIN dense ON items.id = dense.id WHERE items.id = ?"
+        )
+        for row in (row for id_ in ids for row in self._rows(sql, (id_,))):
+            self._check_row(row[:5])
+            vector = np.frombuffer(row[4], dtype="<f2").astype(np.float16, copy=False)
+            if not np.isfinite(vector).all():
+                raise self._damaged(f"the vector of item {row[0]} is not finite")
+            item = Item(*row[:4])
+            if row[7] is None:
+                yield Record(item, vector)
+                continue
+            if not self._dense_fits((row[0], *row[5:7])):
+                raise self._damaged(f"patches or mask of item {row[0]} have another size")
+            patches = np.frombuffer(row[5], dtype=np.int8).reshape(grid)
+            mask = np.frombuffer(row[6], dtype=np.uint8).reshape(square)
+            yield Record(item, vector, patches, mask)
+
     def values(self, ids: Sequence[int] | None = None) -> Iterator[bytes]:
         """Gives the stored bytes of vectors, labels, sources, patches and masks.
 
@@ -308,8 +344,12 @@ class Vault:
 
     # ---- writing
 
-    def add(self, records: Sequence[Record]) -> None:
+    def add(self, records: Iterable[Record]) -> None:
         """Adds all records or none. They are on the disk when the call returns.
+
+        Args:
+            records: taken some at a time; if they raise, nothing was added. Other processes may
+                have to wait until the last one.
 
         Raises:
             InputError: an id is held already or given twice, or a value does not fit.
@@ -317,21 +357,26 @@ class Vault:
         """
         with self._mutex:
             self.check_writable()
-            items = [self._item_row(record) for record in records]
-            dense = [
-                self._dense_row(record, record.patches, record.mask)
-                for record in records
-                if record.patches is not None and record.mask is not None
-            ]
-            uses = Counter(row[0] for row in items)
-            taken = self.held(uses).union(id_ for id_, count in uses.items() if count > 1)
-            if taken:
-                raise InputError(
-                    f"id {min(taken)} (and {len(taken) - 1} more) is in the memory already or "
-                    "given twice; nothing was added: use other ids, or give none"
-                )
+            rest = iter(records)
             with self._transaction() as connection:
-                insert(connection, items, dense)
+                while batch := list(islice(rest, _RECORDS_AT_ONCE)):
+                    self._insert(connection, batch)
+
+    def _insert(self, connection: sqlite3.Connection, records: Sequence[Record]) -> None:
+        items = [self._item_row(record) for record in records]
+        dense = [
+            self._dense_row(record, record.patches, record.mask)
+            for record in records
+            if record.patches is not None and record.mask is not None
+        ]
+        uses = Counter(row[0] for row in items)
+        taken = self.held(uses).union(id_ for id_, count in uses.items() if count > 1)
+        if taken:
+            raise InputError(
+                f"id {min(taken)} (and {len(taken) - 1} more) is in the memory already or "
+                "given twice; nothing was added: use other ids, or give none"
+            )
+        insert(connection, items, dense)
 
     def delete(self, ids: Iterable[int]) -> None:
         """Deletes all items of these ids or none, and marks the vault as due for a purge.

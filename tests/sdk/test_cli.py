@@ -24,7 +24,7 @@ ROOT = Path(__file__).parents[2]
 COLORS = {"blue": (30, 60, 220), "green": (20, 170, 40), "red": (220, 40, 30)}
 COMMANDS = [
     *("demo", "add", "classify", "neighbors", "influence", "segment"),
-    *("delete", "stats", "verify", "evaluate", "doctor"),
+    *("delete", "stats", "verify", "export", "import", "evaluate", "doctor"),
 ]
 
 
@@ -432,6 +432,36 @@ def test_delete_prints_the_report_in_words(run, photos):
     assert "forgot 4 items; 8 items remain" in result.stdout
     assert "residue: 0 of" in result.stdout
     assert "backups" in result.stdout
+
+
+@pytest.mark.parametrize("form", ["parquet", "safetensors"])
+def test_what_was_exported_can_be_imported_elsewhere(run, photos, asked, form):
+    if form == "parquet":
+        pytest.importorskip("pyarrow", reason="needs pip install 'procmem[parquet]'")
+    run("add", photos)
+
+    exported = run("export", f"items.{form}")
+    taken = json.loads(run("import", f"items.{form}", "--vault", "elsewhere", "--json").stdout)
+
+    assert "exported 12 items" in exported.stdout
+    assert "does not reach" in exported.stderr
+    assert (taken["imported"], taken["items"]) == (12, 12)
+    words = ["classify", asked, "--json"]
+    assert run(*words).stdout == run(*words, "--vault", "elsewhere").stdout
+
+
+def test_export_and_import_say_what_is_wrong(run, photos):
+    added = json.loads(run("add", photos, "--json").stdout)["added"]
+    one = run("export", "one.safetensors", "--id", added[0]["id"], "--json")
+    Path("bad.safetensors").write_bytes(b"no export")
+
+    assert json.loads(one.stdout)["items"] == 1
+    assert run("export", "one.safetensors").exit_code == 2  # never replaces a file
+    assert run("export", "items.csv").exit_code == 2
+    assert run("import", "bad.safetensors").exit_code == 1
+    again = run("import", "one.safetensors")
+    assert (again.exit_code, again.stdout) == (2, "")
+    assert "already" in again.stderr
 
 
 def test_evaluate_prints_the_accuracy_for_each_k(run, photos):

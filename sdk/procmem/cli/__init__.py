@@ -15,6 +15,7 @@ from procmem.cli.delete import delete
 from procmem.cli.demo import demo
 from procmem.cli.doctor import doctor
 from procmem.cli.evaluate import evaluate
+from procmem.cli.exchange import export_command, import_command
 from procmem.cli.group import ErrorGroup
 from procmem.cli.influence import influence
 from procmem.cli.neighbors import neighbors
@@ -55,6 +56,8 @@ for _command in (
     delete,
     stats,
     verify,
+    export_command,
+    import_command,
     evaluate,
     doctor,
 ):

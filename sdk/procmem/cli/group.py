@@ -13,7 +13,13 @@ from typing import Any
 
 import click
 
-from procmem.errors import InputError, ItemNotFoundError, MissingExtraError, ProcmemError
+from procmem.errors import (
+    ExchangeFormatError,
+    InputError,
+    ItemNotFoundError,
+    MissingExtraError,
+    ProcmemError,
+)
 
 # Top-level modules of the optional dependencies, whose absence means that an extra is missing.
 _EXTRA_MODULES = frozenset(
@@ -45,8 +51,9 @@ class _Reported:
         try:
             return super().invoke(context)  # type: ignore[misc]  # click.Command's, by the MRO
         except InputError as error:
-            # What is not there was asked for properly: that is a failure, not misuse.
-            _fail(error, code=1 if isinstance(error, ItemNotFoundError) else 2)
+            # What is not there, or not sound, was asked for properly: a failure, not misuse.
+            failed = isinstance(error, (ItemNotFoundError, ExchangeFormatError))
+            _fail(error, code=1 if failed else 2)
         except ProcmemError as error:
             _fail(error, code=1)
         except ModuleNotFoundError as error:

@@ -1,0 +1,53 @@
+"""`procmem export` and `procmem import`: a memory's items as one file, and back."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from procmem.cli.group import progress_bar
+from procmem.cli.options import Settings, open_memory, shared_options, write_json
+from procmem.cli.text import count
+
+
+@click.command("export", short_help="Write the items to a file.")
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("--id", "ids", type=click.IntRange(min=1), multiple=True, help="Only this item.")
+@shared_options(model=False)
+def export_command(settings: Settings, file: Path, ids: tuple[int, ...]) -> None:
+    """Write all items, or those of --id, to a new FILE: .parquet or .safetensors.
+
+    It holds labels, sources, vectors and masks, not the photos. It is a copy: `procmem delete`
+    does not reach it.
+    """
+    from procmem.exchange import export_items
+
+    with open_memory(settings, read_only=True) as memory, progress_bar("exporting") as show:
+        written = export_items(memory, file, ids=ids or None, progress=show)
+        path = memory.path
+    size = file.stat().st_size
+    if settings.as_json:
+        write_json({"vault": str(path), "file": str(file), "items": written, "bytes": size})
+        return
+    click.echo(f"exported {count(written, 'item')} to {file} ({size / 1e6:.2f} MB)")
+    click.echo("it is a copy that `procmem delete` does not reach", err=True)
+
+
+@click.command("import", short_help="Take in items from a file.")
+@click.argument("file", type=click.Path(path_type=Path))
+@shared_options()
+def import_command(settings: Settings, file: Path) -> None:
+    """Take in the items of a FILE that `procmem export` wrote: all of them, or none.
+
+    The memory must be of the same model; a new one is made with --model.
+    """
+    from procmem.exchange import import_items
+
+    with open_memory(settings, read_only=False) as memory, progress_bar("importing") as show:
+        ids = import_items(memory, file, progress=show)
+        held, path = len(memory), memory.path
+    if settings.as_json:
+        write_json({"vault": str(path), "file": str(file), "imported": len(ids), "items": held})
+        return
+    click.echo(f"imported {count(len(ids), 'item')}; {path} now holds {count(held, 'item')}")
