@@ -243,7 +243,7 @@ class Vault:
             "FROM items LEFT JOIN dense ON items.id = dense.id WHERE items.id = ?"
         )
         for row in (row for id_ in ids for row in self._rows(sql, (id_,))):
-            self._check_row(row[:5])
+            self._check_rows([row[:5]])
             vector = np.frombuffer(row[4], dtype="<f2").astype(np.float16, copy=False)
             if not np.isfinite(vector).all():
                 raise self._damaged(f"the vector of item {row[0]} is not finite")
