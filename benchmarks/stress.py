@@ -1,0 +1,46 @@
+"""The promises under stress, at length. The tests run the same code for a few seconds.
+
+    python benchmarks/stress.py histories --count 1000
+    python benchmarks/stress.py churn --count 10000
+
+Run from the repository's root. Prints one line of figures; the first broken promise ends it with
+a traceback. docs/reliability.md has the figures of long runs.
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import click
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from tests.stress import histories
+
+RUNS = {
+    "histories": (histories.run_histories, 1000),
+    "churn": (histories.run_churn, 10_000),
+}
+
+
+@click.command()
+@click.argument("what", type=click.Choice(list(RUNS)))
+@click.option("--count", type=int, help="How many; each run has its own default.")
+@click.option("--seed", type=int, default=0, show_default=True)
+@click.option("--folder", type=click.Path(path_type=Path), help="Where vaults are made.")
+def main(what: str, count: int | None, seed: int, folder: Path | None) -> None:
+    """Runs one kind of stress and prints its figures."""
+    run, default = RUNS[what]
+    begun = time.perf_counter()
+    with tempfile.TemporaryDirectory(dir=folder) as made:
+        figures = run(Path(made), count=count or default, seed=seed)
+    seconds = time.perf_counter() - begun
+    shown = ", ".join(f"{name} {value:,}" for name, value in figures.items())
+    click.echo(f"{what}: {shown}; {seconds:.0f} s")
+
+
+if __name__ == "__main__":
+    main()
