@@ -2,6 +2,9 @@
 
     python benchmarks/stress.py histories --count 1000
     python benchmarks/stress.py churn --count 10000
+    python benchmarks/stress.py kill --count 1000
+    python benchmarks/stress.py faults          every call in every way, about 2,200 lives
+    python benchmarks/stress.py power --count 10000
 
 Run from the repository's root. Prints one line of figures; the first broken promise ends it with
 a traceback. docs/reliability.md has the figures of long runs.
@@ -18,11 +21,14 @@ import click
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from tests.stress import histories
+from tests.stress import faults, histories, kill, power
 
 RUNS = {
     "histories": (histories.run_histories, 1000),
     "churn": (histories.run_churn, 10_000),
+    "kill": (kill.run_kills, 1000),
+    "faults": (faults.run_faults, 10_000),
+    "power": (power.run_power_cuts, 10_000),
 }
 
 

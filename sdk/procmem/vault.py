@@ -675,8 +675,9 @@ class Vault:
         sync_folder(self.path)
 
     def _remove_empty_journal(self) -> None:
-        # One that is not empty is the way back from a crash.
-        with contextlib.suppress(FileNotFoundError):
+        # One that is not empty is the way back from a crash. An empty one says nothing and harms
+        # nothing, so that a disk which refuses to remove it fails no call.
+        with contextlib.suppress(OSError):
             if self._journal.stat().st_size == 0:
                 self._journal.unlink()
 

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
-from tests.stress import histories
+import pytest
+from tests.stress import faults, histories, power
+
+
+@pytest.fixture
+def compiler(tmp_path):
+    if faults.build_shim(tmp_path) is None:
+        pytest.skip("faults are injected on Linux only, and need a C compiler (cc)")
 
 
 def test_different_histories_of_one_surviving_set_end_in_one_ledger_and_one_answer(tmp_path):
-    figures = histories.run_histories(tmp_path, count=60)
+    figures = histories.run_histories(tmp_path, count=40)
     assert figures["deletes"] > 200
     assert figures["windows"] > 10_000
 
@@ -14,3 +21,21 @@ def test_different_histories_of_one_surviving_set_end_in_one_ledger_and_one_answ
 def test_churn_of_labels_of_every_length_leaves_no_window(tmp_path):
     figures = histories.run_churn(tmp_path, count=1000)
     assert figures["windows"] > 100_000
+
+
+def test_a_call_that_the_disk_refuses_or_tears_leaves_the_memory_before_or_after(
+    tmp_path, compiler
+):
+    figures = faults.run_faults(tmp_path, count=50)
+    assert figures["calls that raised"] > 10
+
+
+def test_a_power_cut_leaves_the_memory_before_or_after(tmp_path, compiler):
+    figures = power.run_power_cuts(tmp_path, count=80)
+    assert figures["left before"] > 10
+    assert figures["left after"] > 10
+
+
+def test_the_power_cuts_would_find_a_memory_that_does_not_wait_for_the_disk(tmp_path, compiler):
+    with pytest.raises(AssertionError, match="cut after event"):
+        power.run_power_cuts(tmp_path, count=300, careless=True)
