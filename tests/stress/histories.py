@@ -2,7 +2,8 @@
 
 A history adds, deletes (by id, label or source), purges, and opens anew, at random. Two of them
 with one surviving set must end in byte-identical ledgers and equal answers, and no file may hold a
-window of what was deleted on the way.
+window of what was deleted on the way. Every third pair asks graphs (`cells.py`), small
+enough that these few items make several.
 """
 
 from __future__ import annotations
@@ -10,12 +11,15 @@ from __future__ import annotations
 import random
 from collections.abc import Iterable
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 from tests.stress import toy
 
+from procmem.cells import Cells, hnswlib_is_installed
 from procmem.index import Index
 from procmem.memory import VisualMemory
+from procmem.recall import IndexKind
 from procmem.residue import scan_folder
 
 K = 20
@@ -23,11 +27,19 @@ QUERIES = np.random.default_rng(11).standard_normal((1000, toy.CLS)).astype(np.f
 QUERIES /= np.linalg.norm(QUERIES, axis=1, keepdims=True)
 
 
+def small_index(ids: np.ndarray, vectors: np.ndarray, kind: IndexKind) -> Index | Cells:
+    """What `make_index` makes, with cells and graphs of a few items."""
+    return (
+        Cells(ids, vectors, capacity=32, least_graph=8) if kind == "hnsw" else Index(ids, vectors)
+    )
+
+
 class History:
     """A memory with a model of what it must hold."""
 
-    def __init__(self, folder: Path, seed: int) -> None:
+    def __init__(self, folder: Path, seed: int, kind: IndexKind = "exact") -> None:
         self.chance = random.Random(seed)
+        self.kind = kind
         self.folder = folder
         self.held: set[int] = set()
         self.deletes = 0
@@ -37,7 +49,7 @@ class History:
     def _open(self) -> VisualMemory:
         # With a limit of 0 no delete purges: the next opening does, or the one after.
         limit = self.chance.choice([0, 100_000])
-        return VisualMemory(self.folder, embedder=toy.EMBEDDER, purge_limit=limit)
+        return VisualMemory(self.folder, embedder=toy.EMBEDDER, purge_limit=limit, index=self.kind)
 
     def add(self, ids: Iterable[int]) -> None:
         """Adds items, some with masks, in one call."""
@@ -84,9 +96,15 @@ class History:
         """What is answered now is what an index answers that never held anything else."""
         ids = np.array(sorted(self.held), dtype=np.int64)
         vectors = [toy.vector(id_) for id_ in sorted(self.held)]
-        fresh = Index(ids, np.array(vectors, dtype=np.float16).reshape(-1, toy.CLS))
+        fresh = small_index(
+            ids, np.array(vectors, dtype=np.float16).reshape(-1, toy.CLS), self.kind
+        )
+        if isinstance(fresh, Cells):
+            fresh.settle()
+            self.memory.settle()
         expected = fresh.search(QUERIES, K)
-        answers = self.memory._synced().search(QUERIES, K)
+        fresh.clear()
+        answers = self.memory._recall.index().search(QUERIES, K)
         assert answers[0].tobytes() == expected[0].tobytes()
         assert answers[1].tobytes() == expected[1].tobytes()
 
@@ -129,8 +147,9 @@ def run_histories(folder: Path, *, count: int, seed: int = 0) -> dict[str, int]:
     Returns:
         Figures: histories, deletes, comparisons of answers, windows looked for.
     """
-    figures = {"histories": 0, "deletes": 0, "queries compared": 0, "windows": 0}
-    with toy.hasty():
+    figures = {"histories": 0, "with graphs": 0, "deletes": 0, "queries compared": 0, "windows": 0}
+    graphs = hnswlib_is_installed()
+    with toy.hasty(), mock.patch("procmem.recall.make_index", small_index):
         for pair in range((count + 1) // 2):
             chance = random.Random(f"{seed} {pair}")
             ids = range(1, chance.choice([6, 40, 120]))
@@ -138,7 +157,8 @@ def run_histories(folder: Path, *, count: int, seed: int = 0) -> dict[str, int]:
             ledgers = []
             for side in range(2):
                 path = folder / f"{pair}-{side}"
-                history = History(path, seed=2 * pair + side)
+                kind: IndexKind = "hnsw" if graphs and pair % 3 == 0 else "exact"
+                history = History(path, seed=2 * pair + side, kind=kind)
                 history.wander(chance.randrange(3, 16), ids)
                 history.settle(survivors)
                 checked, found = history.remains()
@@ -148,6 +168,7 @@ def run_histories(folder: Path, *, count: int, seed: int = 0) -> dict[str, int]:
                 assert set(left) - {"KEY"} == {"LOCK", "ledger.sqlite"}
                 ledgers.append(left["ledger.sqlite"])
                 figures["histories"] += 1
+                figures["with graphs"] += kind == "hnsw"
                 figures["deletes"] += history.deletes
                 figures["queries compared"] += len(QUERIES)
                 figures["windows"] += checked
@@ -168,7 +189,7 @@ def run_churn(folder: Path, *, count: int, seed: int = 0) -> dict[str, int]:
                 doomed = history.chance.sample(sorted(history.held), 20)
                 history.secrets |= set(history.memory._vault.values(doomed))
                 history.memory._vault.delete(doomed)
-                history.memory._forget(doomed)
+                history.memory._recall.deleted(doomed)
                 history.held -= set(doomed)
                 history.deletes += len(doomed)
             if history.chance.random() < 0.05:

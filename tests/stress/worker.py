@@ -188,7 +188,7 @@ def live(
         try:
             held = {item.id for item in memory.items()}
             # What is answered from is what is held, also after a call that failed.
-            say("state", sorted(held), [int(id_) for id_ in memory._synced().ids])
+            say("state", sorted(held), memory._recall.index().ids.tolist())
         except ProcmemError as error:
             say("raised", f"{type(error).__name__}: {error}", True)
             break
