@@ -3,7 +3,8 @@
     python benchmarks/stress.py histories --count 1000
     python benchmarks/stress.py churn --count 10000
     python benchmarks/stress.py kill --count 1000
-    python benchmarks/stress.py faults          every call in every way, about 2,200 lives
+    python benchmarks/stress.py faults          every call in every way, about 2,300 lives
+    python benchmarks/stress.py faults-sealed   the same of a sealed vault
     python benchmarks/stress.py power --count 10000
 
 Run from the repository's root. Prints one line of figures; the first broken promise ends it with
@@ -12,6 +13,7 @@ a traceback. docs/reliability.md has the figures of long runs.
 
 from __future__ import annotations
 
+import functools
 import sys
 import tempfile
 import time
@@ -28,6 +30,7 @@ RUNS = {
     "churn": (histories.run_churn, 10_000),
     "kill": (kill.run_kills, 1000),
     "faults": (faults.run_faults, 10_000),
+    "faults-sealed": (functools.partial(faults.run_faults, sealed=True), 10_000),
     "power": (power.run_power_cuts, 10_000),
 }
 

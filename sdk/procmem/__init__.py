@@ -44,6 +44,7 @@ from procmem.receipt import Receipt as Receipt
 from procmem.receipt import check_receipt as check_receipt
 from procmem.receipt import read_receipt as read_receipt
 from procmem.receipt import write_receipt as write_receipt
+from procmem.record import Item as Item
 from procmem.types import Answer as Answer
 from procmem.types import Change as Change
 from procmem.types import Counterfactual as Counterfactual
@@ -54,7 +55,6 @@ from procmem.types import MemoryStats as MemoryStats
 from procmem.types import Neighbor as Neighbor
 from procmem.types import Regions as Regions
 from procmem.types import VerifyReport as VerifyReport
-from procmem.vault import Item as Item
 
 __all__ = [
     "Answer",
@@ -94,6 +94,7 @@ __all__ = [
     "VaultError",
     "VaultFormatError",
     "VaultFullError",
+    "VaultKeyError",
     "VaultLockedError",
     "VaultReadOnlyError",
     "VerifyReport",

@@ -16,9 +16,9 @@ import numpy.typing as npt
 
 from procmem.errors import InputError
 from procmem.image import ImageLike, is_image_like
-from procmem.ledger import Binding, check_id
 from procmem.manifest import Manifest
 from procmem.preprocess import View
+from procmem.record import Binding, check_id
 from procmem.types import Embedding
 
 MaskLike: TypeAlias = npt.ArrayLike

@@ -24,6 +24,13 @@ OUT_OF_REACH = (
     "the images themselves, and whatever other programs know of them",
 )
 
+OUT_OF_REACH_SEALED = (
+    "copies of the key that were made before, and what the medium that keeps it has set aside",
+    "swapped-out memory, and exports",
+    "the images themselves, and whatever other programs know of them",
+)
+"""What deletion from a sealed vault cannot vouch for: its key is all that is left to the medium."""
+
 _log = logging.getLogger(__name__)
 
 
@@ -67,7 +74,7 @@ def erase(
         files_scanned=scan.files,
         windows_checked=scan.windows_checked,
         windows_found=scan.windows_found,
-        out_of_reach=OUT_OF_REACH,
+        out_of_reach=_out_of_reach(vault),
         receipt=signed,
     )
 
@@ -78,6 +85,10 @@ def receipt_key(vault: Vault) -> str | None:
         return public_key_of(read_key(vault.path)).hex()
     except (VaultError, ImportError):
         return None
+
+
+def _out_of_reach(vault: Vault) -> tuple[str, ...]:
+    return OUT_OF_REACH_SEALED if vault.sealed else OUT_OF_REACH
 
 
 # For want of a receipt no deletion fails: a broken key must not keep anybody's photo.
@@ -108,7 +119,7 @@ def _signed(
             purged=True,
             windows_checked=scan.windows_checked,
             windows_found=scan.windows_found,
-            out_of_reach=OUT_OF_REACH,
+            out_of_reach=_out_of_reach(vault),
         )
     except (ReceiptError, VaultFormatError, ImportError) as error:
         _log.warning("%s: no receipt can be made: %s", vault.path, error)

@@ -109,6 +109,10 @@ class VaultFormatError(VaultError):
     """The file is not a vault, is damaged, or was made by a newer procmem."""
 
 
+class VaultKeyError(VaultError):
+    """A sealed vault's key is missing, is another one's, or cannot be kept."""
+
+
 class VaultClosedError(VaultError):
     """The memory was used after `close()`."""
 

@@ -43,10 +43,10 @@ from procmem.errors import (
 )
 from procmem.exchange_safetensors import SafetensorsReader, SafetensorsWriter
 from procmem.folder import check_binding
-from procmem.ledger import Binding, Record, check_id, check_label, check_source, encode_text
 from procmem.lock import shred
 from procmem.manifest import sync_folder
 from procmem.memory import VisualMemory
+from procmem.record import Binding, Record, check_id, check_label, check_source, encode_text
 
 EXCHANGE_VERSION = 1
 SUFFIXES = (".parquet", ".safetensors")

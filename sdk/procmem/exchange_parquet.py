@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from procmem.ledger import Binding, Item, Record, decode_text, encode_text
+from procmem.record import Binding, Item, Record, decode_text, encode_text
 
 _MAX_METADATA_BYTES = 2**26
 

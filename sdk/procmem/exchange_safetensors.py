@@ -17,7 +17,7 @@ from typing import Any, BinaryIO
 import numpy as np
 import numpy.typing as npt
 
-from procmem.ledger import Binding, Item, Record, decode_text, encode_text
+from procmem.record import Binding, Item, Record, decode_text, encode_text
 
 _MAX_HEADER_BYTES = 2**20
 _MAX_LINE_BYTES = 2**19  # both texts at their longest, twelve bytes of JSON for a character

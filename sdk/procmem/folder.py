@@ -19,7 +19,7 @@ from procmem.errors import (
     VaultLockedError,
     VaultReadOnlyError,
 )
-from procmem.ledger import Binding
+from procmem.record import Binding
 
 TEMPORARY = "ledger.sqlite.tmp"  # on its way to be the ledger, or a twin of it
 RETIRED = "ledger.sqlite.retired"  # was the ledger, not yet zeroed

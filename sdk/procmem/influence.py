@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from procmem.errors import unknown_choice
-from procmem.ledger import Item
+from procmem.record import Item
 from procmem.vote import Weighting, vote
 
 G = TypeVar("G", bound=Hashable)

@@ -56,15 +56,17 @@ from procmem.folder import check_binding, holds_vault, not_held
 from procmem.image import ImageLike, is_image_like, load_image
 from procmem.index import check_k
 from procmem.influence import GroupBy, changed_answers, grouping, smallest_change
-from procmem.ledger import (
-    FORMAT_VERSION,
+from procmem.ledger import FORMAT_VERSION
+from procmem.preprocess import View
+from procmem.recall import INDEX_KINDS, IndexKind, Recall, taught_between
+from procmem.record import (
+    Item,
+    Record,
     check_label,
     check_source,
     quantize_patches,
     restore_patches,
 )
-from procmem.preprocess import View
-from procmem.recall import INDEX_KINDS, IndexKind, Recall, taught_between
 from procmem.segment import fit_mask, from_memory, in_context, mask_patches
 from procmem.types import (
     Answer,
@@ -78,7 +80,7 @@ from procmem.types import (
     Regions,
     VerifyReport,
 )
-from procmem.vault import Item, Record, Vault
+from procmem.vault import Vault
 from procmem.vote import (
     Weighting,
     check_weighting,
@@ -108,6 +110,10 @@ class VisualMemory:
         read_only: write nothing and take no lock; changes by another process show at the next
             call.
         purge_limit: with more items left than this, `delete` defers the purge.
+        key: makes a new vault sealed, and opens a sealed one: the path of a key file, which a new
+            vault makes, or "keystore" for the operating system's (extra `sealed`). Every item is
+            then encrypted under a key of its own, and deleting destroys that key, in old copies of
+            the vault too; see docs/laws.md. Whoever loses the key loses the memory.
         index: how neighbors are found: "exact"; "hnsw", faster in a large memory and nearly exact
             (extra `hnsw`, see `cells.py`); "auto" takes it from 20,000 items on if it is there.
 
@@ -119,6 +125,7 @@ class VisualMemory:
         VaultLockedError: another process or object has it open for writing.
         VaultFormatError: not a vault, damaged, or of a newer format.
         VaultReadOnlyError, VaultFullError: the folder cannot be written.
+        VaultKeyError: the vault is sealed and the key is missing or another one's, or it is not.
         EmbedderMismatchError: the vault was made with another model.
         ModelError: the model cannot be opened.
     """
@@ -131,6 +138,7 @@ class VisualMemory:
         device: str = "auto",
         read_only: bool = False,
         purge_limit: int = PURGE_LIMIT,
+        key: str | os.PathLike[str] | None = None,
         index: IndexKind = "auto",
     ) -> None:
         if index not in INDEX_KINDS:
@@ -151,7 +159,7 @@ class VisualMemory:
             self._embedder = Embedder(DEFAULT_MODEL, device=device)
         try:
             binding = None if self._embedder is None else binding_of(self._embedder)
-            self._vault = Vault(path, binding=binding, read_only=read_only)
+            self._vault = Vault(path, binding=binding, read_only=read_only, key=key)
         except BaseException:
             self._close_embedder()
             raise
@@ -685,6 +693,7 @@ class VisualMemory:
             embedder_name=binding.name,
             embedder_sha256=binding.sha256,
             format_version=FORMAT_VERSION,
+            sealed=self._vault.sealed,
             purge_pending=self._vault.purge_pending,
             receipt_key=receipt_key(self._vault),
         )

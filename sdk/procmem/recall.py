@@ -20,8 +20,9 @@ from procmem.cells import Cells, make_index
 from procmem.errors import InputError
 from procmem.index import Index
 from procmem.influence import Ranking
+from procmem.record import Item, Record
 from procmem.types import Neighbor
-from procmem.vault import Item, Record, Vault
+from procmem.vault import Vault
 from procmem.vote import Weighting, vote
 
 IndexKind: TypeAlias = Literal["auto", "exact", "hnsw"]

@@ -184,6 +184,7 @@ class MemoryStats:
         embedder_name: of the model that the vault is bound to.
         embedder_sha256: of its file.
         format_version: of the ledger.
+        sealed: True if its items are encrypted.
         purge_pending: True if deleted items wait for the purge.
         receipt_key: public key of the memory's receipts, 64 hexadecimal digits; None if its key
             is missing or damaged.
@@ -196,6 +197,7 @@ class MemoryStats:
     embedder_name: str
     embedder_sha256: str
     format_version: int
+    sealed: bool
     purge_pending: bool
     receipt_key: str | None
 

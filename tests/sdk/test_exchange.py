@@ -29,8 +29,8 @@ from procmem.errors import (
     VaultReadOnlyError,
 )
 from procmem.exchange import export_items, import_items
-from procmem.ledger import Item, Record
 from procmem.memory import VisualMemory
+from procmem.record import Item, Record
 
 FORMS = [".parquet", ".safetensors"]
 

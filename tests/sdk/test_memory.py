@@ -594,14 +594,14 @@ def test_stats_count_what_there_is(taught):
     assert (stats.items, stats.labels, stats.masks) == (8, {"cat": 4, "dog": 3}, 0)
     assert stats.bytes_on_disk == sum(path.stat().st_size for path in taught.path.iterdir())
     assert (stats.embedder_name, stats.embedder_sha256) == ("toy", "ab" * 32)
-    assert stats.format_version == 1
+    assert stats.format_version == 2
 
 
 def test_verify_finds_a_damaged_row(taught):
     assert taught.verify().ok
     taught.close()
     connection = sqlite3.connect(taught.path / "ledger.sqlite")
-    connection.execute("INSERT INTO dense VALUES (999, zeroblob(192), zeroblob(1024))")
+    connection.execute("INSERT INTO dense VALUES (999, zeroblob(192), zeroblob(1024), 0)")
     connection.commit()
     connection.close()
     with VisualMemory(taught.path, read_only=True) as memory:

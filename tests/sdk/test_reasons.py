@@ -8,9 +8,9 @@ import pytest
 from procmem.errors import ImageDecodeError, InputError
 from procmem.image import load_image
 from procmem.influence import grouping
-from procmem.ledger import Item
 from procmem.manifest import Manifest, Origin, Preprocessing
 from procmem.memory import VisualMemory
+from procmem.record import Item
 from procmem.types import Embedding
 from procmem.vote import WEIGHTINGS
 

@@ -27,7 +27,8 @@ from procmem.errors import (
     VaultLockedError,
     VaultReadOnlyError,
 )
-from procmem.vault import Binding, Item, Record, Vault
+from procmem.record import Binding, Item, Record
+from procmem.vault import Vault
 
 BINDING = Binding("ab" * 32, "toy", cls_dim=48, patch_dim=12, side=32, patch_size=8)
 OTHER = Binding("cd" * 32, "other", cls_dim=48, patch_dim=12, side=32, patch_size=8)
@@ -36,7 +37,8 @@ OTHER = Binding("cd" * 32, "other", cls_dim=48, patch_dim=12, side=32, patch_siz
 PRELUDE = """
 import sys
 import numpy as np
-from procmem.vault import Binding, Item, Record, Vault
+from procmem.record import Binding, Item, Record
+from procmem.vault import Vault
 BINDING = Binding("ab" * 32, "toy", cls_dim=48, patch_dim=12, side=32, patch_size=8)
 def record(id_):
     vector = np.random.default_rng(id_).standard_normal(48).astype(np.float16)
@@ -184,13 +186,13 @@ def test_delete_of_an_unknown_id_deletes_nothing(vault):
 
 
 def test_a_full_disk_adds_nothing(vault):
-    pages = vault._rows("PRAGMA page_count")[0][0]
-    vault._rows(f"PRAGMA max_page_count={pages + 2}")
+    pages = vault._connection.rows("PRAGMA page_count")[0][0]
+    vault._connection.rows(f"PRAGMA max_page_count={pages + 2}")
     with pytest.raises(VaultFullError, match="no room"):
         vault.add([record(id_, dense=True) for id_ in range(100, 200)])
     assert ids_of(vault) == list(range(1, 13))
     assert vault.problems() == []
-    vault._rows("PRAGMA max_page_count=1000000")
+    vault._connection.rows("PRAGMA max_page_count=1000000")
     vault.add([record(100)])
     assert vault.count() == 13
 
@@ -417,7 +419,7 @@ def test_a_hot_journal_is_left_to_the_writer(tmp_path):
     script = """
     vault = Vault(sys.argv[1], binding=BINDING)
     vault.add([record(id_) for id_ in range(1, 2000)])
-    connection = vault._connection
+    connection = vault._connection._open
     connection.execute("PRAGMA cache_size=5")  # so that pages reach the file before the commit
     connection.execute("BEGIN IMMEDIATE")
     connection.execute("UPDATE items SET vector = zeroblob(96)")
@@ -496,9 +498,9 @@ def test_a_folder_of_other_files_is_refused_and_left_alone(tmp_path):
 
 def test_a_newer_format_is_refused(folder):
     connection = sqlite3.connect(folder / "ledger.sqlite")
-    connection.execute("PRAGMA user_version=2")
+    connection.execute("PRAGMA user_version=3")
     connection.close()
-    with pytest.raises(VaultFormatError, match=r"format version 2.*upgrade"):
+    with pytest.raises(VaultFormatError, match=r"format version 3.*upgrade"):
         Vault(folder)
 
 
@@ -539,6 +541,147 @@ def test_a_truncated_ledger_is_refused(folder, share):
     (folder / "ledger.sqlite").write_bytes(data[: int(share * len(data))])
     with pytest.raises(VaultFormatError, match="damaged"):
         Vault(folder)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "UPDATE items SET vector = zeroblob(96) WHERE id = 4",
+        "UPDATE items SET label = 'dog' WHERE id = 4",
+        "UPDATE items SET label = NULL WHERE id = 4",
+        "UPDATE items SET label = CAST(label AS BLOB) || source, source = '' WHERE id = 4",
+        "UPDATE items SET source = '/p/44.jpg' WHERE id = 4",
+        "UPDATE items SET added_seconds = added_seconds + 1 WHERE id = 4",
+        "UPDATE items SET added_seconds = 'now' WHERE id = 4",
+        "UPDATE items SET checksum = checksum + 1 WHERE id = 4",
+        "UPDATE items SET id = 77 WHERE id = 4",
+        "DELETE FROM items WHERE id = 4",
+        "INSERT INTO items SELECT 77, vector, label, source, added_seconds, checksum FROM items "
+        "WHERE id = 4",
+        "UPDATE meta SET value = value + 1 WHERE key = 'items_checksum'",
+        "DELETE FROM meta WHERE key = 'items_checksum'",
+    ],
+)
+def test_items_that_are_not_what_was_stored_are_refused(folder, change):
+    connection = sqlite3.connect(folder / "ledger.sqlite")
+    connection.execute(change)
+    connection.commit()
+    connection.close()
+    vault = Vault(folder)
+    with pytest.raises(VaultFormatError, match=r"damaged.*backup"):
+        vault.load()
+    assert vault.problems()
+    vault.close()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "UPDATE dense SET mask = zeroblob(1024) WHERE id = 3",
+        "UPDATE dense SET patches = mask, mask = patches WHERE id = 3",
+        "UPDATE dense SET id = 4 WHERE id = 3",
+        "UPDATE dense SET checksum = 0 WHERE id = 3",
+        "DELETE FROM dense WHERE id = 3",
+        "UPDATE meta SET value = 0 WHERE key = 'dense_checksum'",
+    ],
+)
+def test_masks_that_are_not_what_was_stored_are_refused(folder, change):
+    connection = sqlite3.connect(folder / "ledger.sqlite")
+    connection.execute(change)
+    connection.commit()
+    connection.close()
+    vault = Vault(folder)
+    with pytest.raises(VaultFormatError, match=r"damaged.*backup"):
+        vault.load_dense()
+    assert vault.problems()
+    vault.close()
+
+
+def test_a_damaged_item_can_be_deleted(folder):
+    connection = sqlite3.connect(folder / "ledger.sqlite")
+    connection.execute("UPDATE items SET label = 'dog' WHERE id = 4")
+    connection.commit()
+    connection.close()
+    vault = Vault(folder)
+    vault.delete([4])
+    assert vault.purge()
+    assert vault.problems() == []
+    vault.close()
+
+
+# ---- older formats
+
+
+def older(folder):
+    """Turns a vault into one of format version 1, as it was written then."""
+    path = folder / "ledger.sqlite"
+    now = sqlite3.connect(path)
+    meta = dict(now.execute("SELECT * FROM meta"))
+    items = now.execute(
+        "SELECT id, vector, CAST(label AS BLOB), CAST(source AS BLOB), added_seconds FROM items"
+    ).fetchall()
+    dense = now.execute("SELECT id, patches, mask FROM dense").fetchall()
+    now.close()
+    path.unlink()
+    old = sqlite3.connect(path)
+    for statement in (
+        "PRAGMA application_id=0x50724D65",
+        "PRAGMA user_version=1",
+        "CREATE TABLE dense(id INTEGER PRIMARY KEY, patches BLOB, mask BLOB)",
+        "CREATE TABLE items(id INTEGER PRIMARY KEY, vector BLOB, label TEXT, source TEXT, "
+        "added_seconds INTEGER)",
+        "CREATE TABLE meta(key TEXT PRIMARY KEY, value) WITHOUT ROWID",
+    ):
+        old.execute(statement)
+    names = ("sha256", "name", "cls_dim", "patch_dim", "side", "patch_size")
+    old.executemany("INSERT INTO meta VALUES (?, ?)", [(name, meta[name]) for name in names])
+    old.executemany("INSERT INTO items VALUES (?, ?, CAST(? AS TEXT), CAST(? AS TEXT), ?)", items)
+    old.executemany("INSERT INTO dense VALUES (?, ?, ?)", dense)
+    old.commit()
+    old.close()
+
+
+def test_a_ledger_of_the_first_format_becomes_one_of_the_present(vault, folder):
+    vault.add([Record(Item(50, "caf\udce9", None, 5), record(50).vector)])
+    assert vault.purge()
+    vault.close()
+    before = (folder / "ledger.sqlite").read_bytes()
+    older(folder)
+    with pytest.raises(VaultFormatError, match="older format version 1; open it once without"):
+        Vault(folder, read_only=True)
+    Vault(folder).close()
+    assert (folder / "ledger.sqlite").read_bytes() == before
+    assert {path.name for path in folder.iterdir()} == {"ledger.sqlite", "LOCK", "KEY"}
+    Vault(folder, read_only=True).close()
+
+
+def test_a_damaged_ledger_of_the_first_format_is_left_as_it_is(folder):
+    older(folder)
+    connection = sqlite3.connect(folder / "ledger.sqlite")
+    connection.execute("UPDATE items SET added_seconds = 'now' WHERE id = 4")
+    connection.commit()
+    connection.close()
+    before = (folder / "ledger.sqlite").read_bytes()
+    with pytest.raises(VaultFormatError, match="damaged"):
+        Vault(folder)
+    assert (folder / "ledger.sqlite").read_bytes() == before
+
+
+def test_a_migration_that_cannot_be_written_leaves_the_old_ledger(folder, monkeypatch):
+    older(folder)
+    before = (folder / "ledger.sqlite").read_bytes()
+
+    def refuse(*arguments):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("procmem.vault.write_migrated", refuse)
+        with pytest.raises(VaultFullError):
+            Vault(folder)
+    assert (folder / "ledger.sqlite").read_bytes() == before
+    vault = Vault(folder)
+    assert vault.problems() == []
+    vault.close()
 
 
 def test_a_damaged_row_is_named(folder):

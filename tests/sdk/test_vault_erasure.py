@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from procmem import residue
-from procmem.ledger import encode_text
+from procmem.record import Binding, Item, Record, encode_text
 from procmem.residue import scan_folder
-from procmem.vault import Binding, Item, Record, Vault
+from procmem.vault import Vault
 
 BINDING = Binding("ab" * 32, "toy", cls_dim=48, patch_dim=12, side=32, patch_size=8)
 

@@ -68,19 +68,22 @@ def fresh_ledger(ids: tuple[int, ...]) -> tuple[bytes, dict[int, tuple[bytes, ..
         return (Path(folder) / "v" / "ledger.sqlite").read_bytes(), values
 
 
-def check_folder(folder: Path, allowed: list[set[int]], once: set[int]) -> set[int]:
+def check_folder(
+    folder: Path, allowed: list[set[int]], once: set[int], key: Path | None = None
+) -> set[int]:
     """Opens what a fault left and checks everything that is promised of it.
 
     Args:
         folder: of the vault.
         allowed: the sets of ids that it may hold: before and after the call that was hit.
         once: ids that were held at some time; no window of those that are gone may be left.
+        key: of a sealed vault.
 
     Returns:
         The ids that it holds.
     """
     everything = fresh_ledger(tuple(EVERYONE))[1]
-    memory = VisualMemory(folder, embedder=toy.EMBEDDER)
+    memory = VisualMemory(folder, embedder=toy.EMBEDDER, key=key)
     try:
         assert memory.verify().problems == ()
         found = {item.id for item in memory.items()}
@@ -98,11 +101,12 @@ def check_folder(folder: Path, allowed: list[set[int]], once: set[int]) -> set[i
         memory.close()
     left = toy.files(folder)
     assert set(left) - {"KEY"} == {"LOCK", "ledger.sqlite"}, sorted(left)
-    assert left["ledger.sqlite"] == fresh_ledger(tuple(sorted(found)))[0]
+    if key is None:
+        assert left["ledger.sqlite"] == fresh_ledger(tuple(sorted(found)))[0]
     return found
 
 
-def judge(lines: list[list], folder: Path) -> Counter[str]:
+def judge(lines: list[list], folder: Path, key: Path | None = None) -> Counter[str]:
     """Checks what a worker said of its life, and then what it left."""
     figures: Counter[str] = Counter()
     before: set[int] = set()
@@ -124,12 +128,15 @@ def judge(lines: list[list], folder: Path) -> Counter[str]:
             figures["raised, yet done"] += before != after and held == after
             before = after = held
             once |= held
-    check_folder(folder, [before, after], once | before)
+    check_folder(folder, [before, after], once | before, key)
     return figures
 
 
-def run_faults(folder: Path, *, count: int, seed: int = 0) -> dict[str, int]:
-    """Hits `count` pairs of call number and mode, at random; all of them if there are no more."""
+def run_faults(folder: Path, *, count: int, seed: int = 0, sealed: bool = False) -> dict[str, int]:
+    """Hits `count` pairs of call number and mode, at random; all of them if there are no more.
+
+    Of a `sealed` vault the calls that change its key file count too.
+    """
     shim = build_shim(folder)
     if shim is None:
         raise RuntimeError("faults are injected on Linux only, and need a C compiler (cc)")
@@ -138,8 +145,9 @@ def run_faults(folder: Path, *, count: int, seed: int = 0) -> dict[str, int]:
 
         def live(at: int, mode: int) -> tuple[list, int, Path]:
             path = folder / f"{at}-{mode}"
-            path.mkdir()
-            lines, status = worker.run("live", folder=path, shim=shim, at=at, mode=mode, trace="")
+            places = {"folder": path / "v", "key": path / "key"} if sealed else {"folder": path}
+            places["folder"].mkdir(parents=True)
+            lines, status = worker.run("live", **places, shim=shim, at=at, mode=mode, trace="")
             return lines, status, path
 
         lines, _, path = live(0, 0)
@@ -152,7 +160,7 @@ def run_faults(folder: Path, *, count: int, seed: int = 0) -> dict[str, int]:
             lines, status, path = live(at, MODES[name])
             try:
                 assert status == (9 << 8 if "killed" in name else 0), status
-                figures += judge(lines, path)
+                figures += judge(lines, path / "v", path / "key") if sealed else judge(lines, path)
             except Exception as error:
                 raise AssertionError(f"call {at} {name}: {error}; it said {lines}") from error
             shutil.rmtree(path)

@@ -30,6 +30,11 @@ def test_a_call_that_the_disk_refuses_or_tears_leaves_the_memory_before_or_after
     assert figures["calls that raised"] > 10
 
 
+def test_so_does_a_sealed_one(tmp_path, compiler):
+    figures = faults.run_faults(tmp_path, count=50, sealed=True)
+    assert figures["calls that raised"] > 10
+
+
 def test_a_power_cut_leaves_the_memory_before_or_after(tmp_path, compiler):
     figures = power.run_power_cuts(tmp_path, count=80)
     assert figures["left before"] > 10

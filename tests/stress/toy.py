@@ -15,10 +15,10 @@ from unittest import mock
 
 import numpy as np
 
-from procmem.ledger import Binding, encode_text
+from procmem.connection import Connection
 from procmem.manifest import Manifest, Origin, Preprocessing
+from procmem.record import Binding, Item, Record, encode_text
 from procmem.types import Embedding
-from procmem.vault import Item, Record, Vault
 
 SIDE, PATCH, GRID, CLS, WIDTH = 32, 8, 4, 48, 12
 BINDING = Binding("ab" * 32, "toy", cls_dim=CLS, patch_dim=WIDTH, side=SIDE, patch_size=PATCH)
@@ -123,16 +123,16 @@ def secrets(record_: Record) -> list[bytes]:
 @contextlib.contextmanager
 def hasty() -> Iterator[None]:
     """Waits for no disk: that changes when bytes arrive there, but not which."""
-    connect = Vault._connect
+    connect = Connection._connect
 
-    def connect_hastily(vault):
-        connection = connect(vault)
+    def connect_hastily(opened):
+        connection = connect(opened)
         connection.execute("PRAGMA synchronous=OFF")
         return connection
 
     with (
         mock.patch("os.fsync", return_value=None),
-        mock.patch.object(Vault, "_connect", connect_hastily),
+        mock.patch.object(Connection, "_connect", connect_hastily),
         mock.patch("procmem.memory.time", SimpleNamespace(time=lambda: SECONDS)),
     ):
         yield

@@ -133,9 +133,18 @@ LIFE = (
 
 
 def live(
-    say: Say, folder: str, shim: str, at: int, mode: int, trace: str, careless: bool = False
+    say: Say,
+    folder: str,
+    shim: str,
+    at: int,
+    mode: int,
+    trace: str,
+    careless: bool = False,
+    key: str | None = None,
 ) -> None:
     """Goes through `LIFE` while call number `at` fails; `careless` waits for no disk.
+
+    With a `key` the vault is sealed, and the calls are those below the folder around both.
 
     Says ("begin", ids before, ids after), ("done",) or ("raised", type and message, is it ours),
     then ("state", ids); at last ("calls", number of calls that could have failed).
@@ -150,7 +159,8 @@ def live(
         haste.enter_context(toy.hasty())
     library = ctypes.CDLL(shim)
     library.fault_calls.restype = ctypes.c_long
-    library.fault_arm(folder.encode(), ctypes.c_long(at), mode, trace.encode())
+    around = folder if key is None else str(Path(folder).parent)
+    library.fault_arm(around.encode(), ctypes.c_long(at), mode, trace.encode())
 
     def step(before: set[int], after: set[int], act: Callable[[], Any]) -> Any:
         words = ("begin", sorted(before), sorted(after))
@@ -167,7 +177,7 @@ def live(
         return result
 
     def opened() -> Any:
-        return step(set(), set(), lambda: VisualMemory(folder, embedder=toy.EMBEDDER))
+        return step(set(), set(), lambda: VisualMemory(folder, embedder=toy.EMBEDDER, key=key))
 
     memory = opened() or opened()
     if memory is None:

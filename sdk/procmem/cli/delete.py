@@ -12,7 +12,7 @@ from procmem.cli.options import Settings, open_memory, shared_options, write_jso
 from procmem.cli.text import NO_LABEL, count, cut, describe_report, report_as_json, shorten, table
 
 if TYPE_CHECKING:
-    from procmem.vault import Item
+    from procmem.record import Item
 
 _ROWS_SHOWN = 20
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from procmem.memory import VisualMemory
 
 DEFAULT_VAULT = "procmem-vault"
-_SHARED = ("vault", "model", "device")
+_SHARED = ("vault", "vault_key", "model", "device")
 
 Command = Callable[..., Any]
 
@@ -29,12 +29,14 @@ class Settings:
 
     Attributes:
         vault: folder of the memory, or None if the option was not given and has no default.
+        vault_key: of a sealed memory, "keystore" or a key file; None for one that is not.
         model: name of a bundled model or path of an .onnx file; None for the default.
         device: "auto", "cpu" or "cuda".
         as_json: True if stdout is to be one JSON document.
     """
 
     vault: Path | None
+    vault_key: str | None
     model: str | None
     device: str
     as_json: bool
@@ -42,7 +44,8 @@ class Settings:
 
 def global_options(function: Command) -> Command:
     """Adds to the group the shared options, for people who write them before the command."""
-    for option in (_device_option(), _model_option(), _vault_option(DEFAULT_VAULT)):
+    options = (_device_option(), _model_option(), _vault_key_option(), _vault_option(DEFAULT_VAULT))
+    for option in options:
         function = option(function)
     return function
 
@@ -66,6 +69,7 @@ def shared_options(
             folder = given["vault"] or default_vault
             settings = Settings(
                 vault=None if folder is None else Path(folder),
+                vault_key=given["vault_key"],
                 model=given["model"],
                 device=given["device"] or "auto",
                 as_json=as_json,
@@ -79,7 +83,7 @@ def shared_options(
         if model:
             with_options = _model_option()(_device_option()(with_options))
         if vault:
-            with_options = _vault_option(default_vault)(with_options)
+            with_options = _vault_option(default_vault)(_vault_key_option()(with_options))
         return with_options
 
     return decorate
@@ -102,7 +106,11 @@ def open_memory(settings: Settings, *, read_only: bool) -> VisualMemory:
             "`procmem add PHOTOS`, or name another with --vault"
         )
     return VisualMemory(
-        settings.vault, embedder=settings.model, device=settings.device, read_only=read_only
+        settings.vault,
+        embedder=settings.model,
+        device=settings.device,
+        read_only=read_only,
+        key=settings.vault_key,
     )
 
 
@@ -127,6 +135,16 @@ def _vault_option(default: str | None) -> Command:
         type=click.Path(file_okay=False),
         metavar="FOLDER",
         help="Folder of the memory." + note,
+    )
+
+
+def _vault_key_option() -> Command:
+    return click.option(
+        "--vault-key",
+        metavar="FILE|keystore",
+        envvar="PROCMEM_VAULT_KEY",
+        help="Key of a sealed memory: a key file, made if the memory is new, or the system's "
+        "keystore. Without it a new memory is not sealed.",
     )
 
 

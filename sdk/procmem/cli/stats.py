@@ -33,6 +33,8 @@ def stats(settings: Settings) -> None:
         ("format", str(held.format_version)),
         ("receipts", held.receipt_key or "none can be made: the key is missing or damaged"),
     ]
+    if held.sealed:
+        rows.append(("sealed", "yes: every item is encrypted under a key of its own"))
     if held.purge_pending:
         rows.append(("purge", "pending; it is done when the vault is next opened for writing"))
     click.echo(table(rows))

@@ -1,0 +1,253 @@
+"""The open ledger of a vault: one SQLite connection that follows the file when it is replaced.
+
+Used by `vault.py`, which says what to read and write. Here is how: one call at a time, in this
+process only, on the file that the path names at the beginning of the call, with errors of SQLite
+turned into ours.
+
+Promises: no read is kept open between calls; a read-only connection writes nothing; the writer
+refuses a file that somebody put in place of its own; a child that was forked is refused.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sqlite3
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TypeVar
+
+from procmem.errors import VaultClosedError, VaultError, VaultFormatError, VaultKeyError
+from procmem.folder import check_binding, damaged, ledger_error
+from procmem.ledger import FORMAT_VERSION, PAGE_BYTES, Head, Seal, read_head, read_version
+from procmem.record import Binding
+from procmem.rows import PlainRows, Row, Rows
+from procmem.seal import KeyPlace, fingerprint
+
+_T = TypeVar("_T")
+
+
+class Connection:
+    """See the module. Opens the ledger with the first call, and again after `disconnect`.
+
+    Args:
+        ledger: path of the file, absolute.
+        read_only: as the vault.
+        timeout_seconds: how long a call waits for other processes.
+        binding: the model that the ledger must be bound to; None accepts any.
+        key_place: where the key of a sealed ledger is; None refuses one.
+
+    Attributes:
+        mutex: held during each call; may be held over several.
+        head: what the ledger says of itself, once it was opened.
+        form: how items stand in its rows, once it was opened.
+        changes: openings and commits so far.
+    """
+
+    head: Head
+    form: Rows
+
+    def __init__(
+        self,
+        ledger: Path,
+        *,
+        read_only: bool,
+        timeout_seconds: float,
+        binding: Binding | None,
+        key_place: KeyPlace | None,
+    ) -> None:
+        self.ledger, self.read_only = ledger, read_only
+        self.mutex = threading.RLock()
+        self.changes = 0
+        self._timeout_seconds = timeout_seconds
+        self._binding, self._key_place = binding, key_place
+        self._process = os.getpid()
+        self._open: sqlite3.Connection | None = None
+        self._identity = (0, 0)  # device and inode of the file that is open
+        self._closed = False
+
+    # ---- calls
+
+    def check_usable(self) -> None:
+        """Raises unless this is the process that made it, and it is not closed."""
+        if self.is_foreign:
+            raise VaultError(
+                f"{self.ledger.parent} was opened by process {self._process} and is used in its "
+                f"fork {os.getpid()}; open it there anew, with read_only=True while the first has "
+                "it"
+            )
+        if self._closed:
+            raise VaultClosedError(f"{self.ledger.parent} is closed; open it again")
+
+    @property
+    def is_foreign(self) -> bool:
+        """True in a forked child, which must touch nothing: it shares the parent's files."""
+        return self._process != os.getpid()
+
+    def rows(self, sql: str, parameters: Row = ()) -> list[Row]:
+        """All rows of a query on the ledger that is current when the call begins."""
+        return self.run(lambda connection: connection.execute(sql, parameters).fetchall())
+
+    def snapshot(self, work: Callable[[sqlite3.Connection], _T]) -> _T:
+        """The result of several queries on one state of the ledger."""
+
+        def within(connection: sqlite3.Connection) -> _T:
+            connection.execute("BEGIN")
+            try:
+                return work(connection)
+            finally:
+                if connection.in_transaction:
+                    connection.execute("ROLLBACK")
+
+        return self.run(within)
+
+    def run(self, work: Callable[[sqlite3.Connection], _T]) -> _T:
+        """The result of `work` on the ledger that is current when the call begins."""
+        with self.mutex:
+            self.check_usable()
+            while True:
+                if self._open is not None and self._replaced():
+                    # Nobody but the writer may replace the ledger.
+                    if not self.read_only:
+                        raise VaultError(
+                            f"{self.ledger} was moved, deleted or replaced by someone else "
+                            "while it was open; close this memory and open it again"
+                        )
+                    self.disconnect()
+                with self.errors():
+                    if self._open is None:
+                        self._open = self._connect()
+                    try:
+                        return work(self._open)
+                    except sqlite3.DatabaseError:
+                        # A reader that waited while the writer purged meets the zeroed old file.
+                        if not self._replaced():
+                            raise
+
+    @contextlib.contextmanager
+    def transaction(self) -> Iterator[sqlite3.Connection]:
+        """Commits what the block does, or undoes all of it. The caller holds the mutex."""
+        connection = self.run(lambda current: current)
+        with self.errors():
+            try:
+                connection.execute("BEGIN IMMEDIATE")
+                yield connection
+                connection.execute("COMMIT")
+            except BaseException:
+                if connection.in_transaction:
+                    connection.execute("ROLLBACK")
+                raise
+        self.changes += 1
+
+    @contextlib.contextmanager
+    def errors(self) -> Iterator[None]:
+        """Turns errors of SQLite into ours."""
+        try:
+            yield
+        except (sqlite3.Error, UnicodeDecodeError) as error:
+            raise ledger_error(
+                error,
+                self.ledger,
+                read_only=self.read_only,
+                timeout_seconds=self._timeout_seconds,
+            ) from error
+
+    def disconnect(self) -> None:
+        """Closes the file until the next call."""
+        if self._open is not None:
+            self._open.close()
+            self._open = None
+
+    def close(self) -> None:
+        """Closes the file; further calls raise."""
+        self._closed = True
+        self.disconnect()
+
+    # ---- opening
+
+    def _connect(self) -> sqlite3.Connection:
+        """Opens the ledger that the path names now, after checking that it is one of ours."""
+        while True:
+            try:
+                status = self.ledger.stat()
+            except FileNotFoundError as error:
+                raise VaultFormatError(
+                    f"{self.ledger} is gone: moved or deleted while the vault was open"
+                ) from error
+            self._identity = (status.st_dev, status.st_ino)
+            connection = sqlite3.connect(
+                f"{self.ledger.as_uri()}?mode={'ro' if self.read_only else 'rw'}",
+                uri=True,
+                isolation_level=None,
+                check_same_thread=False,
+                timeout=self._timeout_seconds,
+            )
+            try:
+                head, form = self._checked(connection)
+                if not self.read_only:
+                    for pragma in (
+                        "journal_mode=TRUNCATE",
+                        "synchronous=EXTRA",
+                        "secure_delete=ON",
+                    ):
+                        connection.execute(f"PRAGMA {pragma}")
+                # Sorters must not spill private rows into the system's folder for temporaries.
+                connection.execute("PRAGMA temp_store=MEMORY")
+                if not self._replaced():
+                    self.head, self.form = head, form
+                    self._binding = head.binding
+                    self.changes += 1
+                    return connection
+            except BaseException as error:
+                connection.close()
+                if isinstance(error, Exception) and self._replaced():
+                    continue
+                raise
+            connection.close()
+
+    def _checked(self, connection: sqlite3.Connection) -> tuple[Head, Rows]:
+        version = read_version(connection, self.ledger)
+        if version < FORMAT_VERSION:
+            raise VaultFormatError(
+                f"{self.ledger} has the older format version {version}; open it once without "
+                "read_only=True, which brings it to the present one"
+            )
+        head = read_head(connection, self.ledger)
+        check_binding(self.ledger.parent, head.binding, self._binding)
+        pages = connection.execute("PRAGMA page_count").fetchone()[0]
+        # SQLite notices missing pages, but not a last one that is cut short.
+        if self.ledger.stat().st_size < pages * PAGE_BYTES:
+            raise damaged(self.ledger, f"it is shorter than its {pages} pages")
+        if head.seal is None:
+            if self._key_place is not None:
+                raise VaultKeyError(
+                    f"{self.ledger.parent} is not sealed and needs no key; open it without one. "
+                    "To seal what it holds, export it and import that into a new sealed vault"
+                )
+            return head, PlainRows()
+        return head, self._sealed(head.seal, head.binding)
+
+    def _sealed(self, seal: Seal, binding: Binding) -> Rows:
+        from procmem.sealed import SealedRows  # cryptography takes a moment to import
+
+        if self._key_place is None:
+            raise VaultKeyError(
+                f"{self.ledger.parent} is sealed; give its key: key='keystore', or the path of its "
+                "key file"
+            )
+        for key in self._key_place.keys(seal.id):
+            if fingerprint(key) == seal.epoch:
+                return SealedRows(key, binding.sha256)
+        raise VaultKeyError(
+            f"the key that is kept for {self.ledger.parent} does not open it: the vault is a copy "
+            "from before a deletion, or the key is; nobody can read this copy any more"
+        )
+
+    def _replaced(self) -> bool:
+        """True if the path no longer names the file that the connection has open."""
+        try:
+            status = self.ledger.stat()
+        except FileNotFoundError:
+            return True
+        return (status.st_dev, status.st_ino) != self._identity

@@ -1,0 +1,84 @@
+"""Replaces a vault's ledger by another file and makes the old one's bytes vanish.
+
+Used by `vault.py` for the purge and for the change to a new format. The order of the steps is
+what makes a crash at any point leave a sound ledger; docs/formats.md tells why.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+
+from procmem.folder import LEFTOVERS, RETIRED, TEMPORARY
+from procmem.lock import overwrite_with_zeros, shred
+from procmem.manifest import sync_folder
+
+
+def replace_ledger(
+    ledger: Path,
+    connection: sqlite3.Connection,
+    *,
+    write: Callable[[Path], None],
+    disconnect: Callable[[], None],
+) -> None:
+    """Puts a new ledger in the place of the present one, whose bytes are then zeros.
+
+    Args:
+        ledger: path of the present one.
+        connection: to it, outside a transaction.
+        write: makes the new one, durably, at a path that does not exist.
+        disconnect: closes `connection`; called in any case.
+
+    Raises:
+        sqlite3.Error, OSError: the present ledger is still there, or the new one is.
+    """
+    folder = ledger.parent
+    copy, retired = folder / TEMPORARY, folder / RETIRED
+    descriptor = -1
+    try:
+        write(copy)
+        # A second name keeps the old bytes in reach until they are zeroed, even over a crash.
+        # Where the file system has no links, the open descriptor must do.
+        with contextlib.suppress(OSError):
+            os.link(ledger, retired)
+        if os.name == "nt":
+            disconnect()  # Windows replaces no file that is open
+        else:
+            # No reader is inside while this is held, and none gets in before the bytes are
+            # zeroed. The descriptor is closed after the connection: closing it drops the lock.
+            connection.execute("BEGIN EXCLUSIVE")
+            descriptor = os.open(ledger, os.O_RDWR)
+        copy.replace(ledger)
+        sync_folder(folder)
+        if descriptor >= 0:
+            overwrite_with_zeros(descriptor)
+            retired.unlink(missing_ok=True)
+    finally:
+        disconnect()
+        if descriptor >= 0:
+            os.close(descriptor)
+        remove_leftovers(ledger)
+        remove_empty_journal(ledger)
+
+
+def remove_leftovers(ledger: Path) -> None:
+    """Removes what a process that died in mid-purge left, and zeroes it first."""
+    for path in (ledger.parent / name for name in LEFTOVERS):
+        # A second name of the living ledger: only the name is too much.
+        if path.exists() and ledger.exists() and path.samefile(ledger):
+            path.unlink()
+        else:
+            shred(path)
+    sync_folder(ledger.parent)
+
+
+def remove_empty_journal(ledger: Path) -> None:
+    """Removes SQLite's journal if it is empty; one that is not is the way back from a crash."""
+    journal = ledger.with_name(f"{ledger.name}-journal")
+    # An empty one says nothing and harms nothing: a disk that refuses to remove it fails no call.
+    with contextlib.suppress(OSError):
+        if journal.stat().st_size == 0:
+            journal.unlink()

@@ -1,0 +1,310 @@
+"""Reads items from an open ledger: checked rows become records.
+
+The reading half of `vault.py`, for items, vectors, masks, and what is asked about all of them.
+Nothing that a row holds is believed before it has been checked; what is damaged is named.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal, TypeAlias, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from procmem.connection import Connection
+from procmem.errors import VaultFormatError
+from procmem.folder import damaged
+from procmem.ledger import read_checksums
+from procmem.record import (
+    Binding,
+    DenseValues,
+    Item,
+    ItemValues,
+    Record,
+    canonical_bytes,
+    dense_fits,
+    dense_of,
+    item_of,
+)
+from procmem.rows import DamagedRowError, Row, Rows
+
+_ROWS_AT_ONCE = 500
+
+_T = TypeVar("_T")
+Table: TypeAlias = Literal["items", "dense"]
+
+
+def _item_values(form: Rows, row: Row) -> ItemValues:
+    return form.unpack_item(row)
+
+
+def _dense_values(form: Rows, row: Row) -> DenseValues:
+    return form.unpack_dense(row)
+
+
+def _item(form: Rows, row: Row) -> Item:
+    return item_of(form.unpack_item(row))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Contents:
+    """All items of a vault at one moment.
+
+    Attributes:
+        items: ascending by id.
+        vectors: (N, D) float16 in the same order, finite.
+    """
+
+    items: tuple[Item, ...]
+    vectors: npt.NDArray[np.float16]
+
+
+class LedgerReader:
+    """Everything that can be asked of a ledger.
+
+    Args:
+        connection: to it; opened by the first call.
+    """
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._ledger = connection.ledger
+
+    @property
+    def binding(self) -> Binding:
+        """The model that the vault is bound to."""
+        return self._connection.head.binding
+
+    @property
+    def sealed(self) -> bool:
+        """True if its items are encrypted."""
+        return self._connection.head.seal is not None
+
+    def state(self) -> tuple[int, int]:
+        """A value that is another one after every change, by whichever process. Cheap."""
+        version = self._connection.rows("PRAGMA data_version")[0][0]
+        return self._connection.changes, int(version)
+
+    def load(self) -> Contents:
+        """Reads all items and vectors in one consistent pass over the vault.
+
+        Raises:
+            VaultFormatError: a row is damaged, missing or too many.
+        """
+
+        def read(connection: sqlite3.Connection) -> tuple[list[ItemValues], bool]:
+            form = self._form
+            rows = connection.execute(f"{form.select_items} ORDER BY id").fetchall()
+            values = [form.unpack_item(row) for row in rows]
+            checksum = sum(map(form.item_checksum, rows))
+            return values, checksum == read_checksums(connection)[0]
+
+        with self._damages():
+            values, complete = self._connection.snapshot(read)
+        if not complete:
+            raise self._damaged("items are missing, or there are others than were stored")
+        size = 2 * self.binding.cls_dim
+        for one in values:
+            if len(one[1]) != size:
+                raise self._damaged(f"the vector of item {one[0]} has another size")
+        stored = b"".join([one[1] for one in values])
+        vectors = np.frombuffer(stored, dtype="<f2").reshape(-1, self.binding.cls_dim)
+        broken = np.flatnonzero(~np.isfinite(vectors).all(axis=1))
+        if len(broken):
+            raise self._damaged(f"the vector of item {values[broken[0]][0]} is not finite")
+        with self._connection.errors():
+            items = tuple([item_of(one) for one in values])
+        return Contents(items, vectors.astype(np.float16, copy=False))
+
+    def load_dense(self) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.uint8]]:
+        """Reads patch tokens and masks of the items that have them, in one pass, by id.
+
+        Returns:
+            (M, h * w, P) int8 and (M, S, S) uint8.
+
+        Raises:
+            VaultFormatError: a row is damaged, missing or too many.
+        """
+
+        def read(connection: sqlite3.Connection) -> tuple[list[DenseValues], bool]:
+            form = self._form
+            rows = connection.execute(f"{form.select_dense} ORDER BY dense.id").fetchall()
+            values = [form.unpack_dense(row) for row in rows]
+            checksum = sum(map(form.dense_checksum, rows))
+            return values, checksum == read_checksums(connection)[1]
+
+        with self._damages():
+            values, complete = self._connection.snapshot(read)
+        if not complete:
+            raise self._damaged("masks are missing, or there are others than were stored")
+        values = [self._fitting(one) for one in values]
+        side, shape = self.binding.side, (self.binding.patch_count, self.binding.patch_dim)
+        patches = np.frombuffer(b"".join([one[1] for one in values]), dtype=np.int8)
+        masks = np.frombuffer(b"".join([one[2] for one in values]), dtype=np.uint8)
+        return patches.reshape(-1, *shape), masks.reshape(-1, side, side)
+
+    def count(self) -> int:
+        """How many items are held. Reads every page of them."""
+        return int(self._connection.rows("SELECT count(*) FROM items")[0][0])
+
+    def count_dense(self) -> int:
+        """How many items have a mask."""
+        return int(self._connection.rows("SELECT count(*) FROM dense")[0][0])
+
+    def items(self, ids: Iterable[int] | None = None) -> Iterator[Item]:
+        """Gives items ascending by id, some hundreds at a time; holds no lock in between.
+
+        Args:
+            ids: only these; None for all. Ids that are not held are passed over.
+
+        Raises:
+            VaultFormatError: a row is damaged.
+        """
+        if ids is None:
+            yield from self._walk("items", _item)
+        else:
+            yield from self._take("items", _item, sorted(set(ids)))
+
+    def ids(self, *, dense: bool = False) -> list[int]:
+        """The ids of all items, ascending; only of those with a mask if `dense`."""
+        table = "dense" if dense else "items"
+        return [row[0] for row in self._connection.rows(f"SELECT id FROM {table} ORDER BY id")]
+
+    def records(self, ids: Iterable[int]) -> Iterator[Record]:
+        """Gives items with all that is stored of them, one at a time, in the order of `ids`.
+
+        Ids that are not held are passed over.
+
+        Raises:
+            VaultFormatError: a row is damaged.
+        """
+        for values in self._take("items", _item_values, ids):
+            vector = np.frombuffer(values[1], dtype="<f2").astype(np.float16, copy=False)
+            if vector.shape != (self.binding.cls_dim,) or not np.isfinite(vector).all():
+                raise self._damaged(f"the vector of item {values[0]} is not one of its model")
+            with self._connection.errors():
+                item = item_of(values)
+            masked = next(self._take("dense", _dense_values, [item.id]), None)
+            if masked is None:
+                yield Record(item, vector)
+            else:
+                yield Record(item, vector, *dense_of(self._fitting(masked), self.binding))
+
+    def values(self, ids: Sequence[int] | None = None) -> Iterator[bytes]:
+        """Gives what a deletion must leave nowhere: values as stored, of damaged rows too.
+
+        Of a sealed vault also what the values are in clear.
+
+        Args:
+            ids: of these items; None for all. Ids that are not held are passed over.
+        """
+        for part in (self._secrets("items", ids), self._secrets("dense", ids)):
+            for found in part:
+                yield from found
+
+    def _secrets(self, table: Table, ids: Sequence[int] | None) -> Iterator[list[bytes]]:
+        def secrets_of(form: Rows, row: Row) -> list[bytes]:
+            return form.item_secrets(row) if table == "items" else form.dense_secrets(row)
+
+        return self._walk(table, secrets_of) if ids is None else self._take(table, secrets_of, ids)
+
+    def canonical(self) -> Iterator[tuple[int, bytes]]:
+        """Gives (id, canonical bytes) of all items ascending by id, in one pass.
+
+        The bytes are `canonical_bytes` of vector, label, source, added_seconds (8 bytes, big
+        endian, signed), patches and mask.
+
+        Raises:
+            VaultFormatError: a row is damaged.
+        """
+        masked = self._walk("dense", _dense_values)
+        next_masked = next(masked, None)
+        for id_, vector, label, source, added in self._walk("items", _item_values):
+            while next_masked is not None and next_masked[0] < id_:
+                next_masked = next(masked, None)
+            dense: tuple[bytes | None, bytes | None] = (None, None)
+            if next_masked is not None and next_masked[0] == id_:
+                dense = next_masked[1:]
+            seconds = added.to_bytes(8, "big", signed=True)
+            yield id_, canonical_bytes(vector, label, source, seconds, *dense)
+
+    def problems(self) -> list[str]:
+        """Reads everything and says what is wrong, one sentence each; empty if all is well."""
+        found: list[str] = []
+        rows = self._connection.rows
+        try:
+            checked = [str(row[0]) for row in rows("PRAGMA integrity_check")]
+            found += [f"SQLite: {line}" for line in checked if line != "ok"]
+            for read in (self.load, self.load_dense):
+                try:
+                    read()
+                except VaultFormatError as error:
+                    found.append(str(error))
+            low = rows("SELECT count(*) FROM items WHERE id < 1")[0][0]
+            if low:
+                found.append(f"{low} items have an id below 1")
+            orphans = rows("SELECT id FROM dense EXCEPT SELECT id FROM items")
+            if orphans:
+                found.append(f"{len(orphans)} masks belong to no item")
+        except VaultFormatError as error:
+            found.append(str(error))
+        return found
+
+    # ---- rows
+
+    @property
+    def _form(self) -> Rows:
+        return self._connection.form
+
+    def _take(
+        self, table: Table, use: Callable[[Rows, Row], _T], ids: Iterable[int]
+    ) -> Iterator[_T]:
+        """Gives what `use` makes of the rows of these ids, in their order."""
+        for id_ in ids:
+            for _, taken in self._query(table, use, f"WHERE {table}.id = ?", (id_,)):
+                yield taken
+
+    def _walk(self, table: Table, use: Callable[[Rows, Row], _T]) -> Iterator[_T]:
+        """Gives what `use` makes of all rows by id, in queries of `_ROWS_AT_ONCE` rows."""
+        last = 0
+        clause = f"WHERE {table}.id > ? ORDER BY {table}.id LIMIT {_ROWS_AT_ONCE}"
+        while found := self._query(table, use, clause, (last,)):
+            for _, taken in found:
+                yield taken
+            last = found[-1][0]
+
+    def _query(
+        self, table: Table, use: Callable[[Rows, Row], _T], clause: str, parameters: Row = ()
+    ) -> list[tuple[int, _T]]:
+        """(id, what `use` makes of the row) of the rows that a clause chooses.
+
+        In one call, because the purge of a sealed vault changes what rows are to be read with.
+        """
+
+        def work(connection: sqlite3.Connection) -> list[tuple[int, _T]]:
+            form = self._form
+            select = form.select_items if table == "items" else form.select_dense
+            rows = connection.execute(f"{select} {clause}", parameters).fetchall()
+            return [(row[0], use(form, row)) for row in rows]
+
+        with self._connection.errors(), self._damages():
+            return self._connection.run(work)
+
+    @contextlib.contextmanager
+    def _damages(self) -> Iterator[None]:
+        try:
+            yield
+        except DamagedRowError as error:
+            raise self._damaged(str(error)) from error
+
+    def _fitting(self, values: DenseValues) -> DenseValues:
+        if not dense_fits(values, self.binding):
+            raise self._damaged(f"patches or mask of item {values[0]} have another size")
+        return values
+
+    def _damaged(self, what: str) -> VaultFormatError:
+        return damaged(self._ledger, what)

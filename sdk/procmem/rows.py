@@ -1,0 +1,161 @@
+"""How items stand in the rows of a ledger, with what tells later whether a row is still right.
+
+Used by `vault.py` through `connection.py`. `PlainRows` stores values as they are; `SealedRows`
+(`sealed.py`) stores the same values encrypted. A ledger has one form for good. docs/formats.md
+describes both from the file's side.
+
+Promises: what `unpack_item` and `unpack_dense` give is what `pack` was given, or they raise; a row
+is a function of its own values (and, sealed, of keys of its own), never of other rows.
+"""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from typing import Any, Protocol, TypeAlias
+
+from procmem.record import DenseValues, ItemValues
+
+Row: TypeAlias = tuple[Any, ...]
+
+# No AUTOINCREMENT, which remembers the largest id for ever, and no index over private text, whose
+# pages would keep copies of it.
+_META = "CREATE TABLE meta(key TEXT PRIMARY KEY, value) WITHOUT ROWID"
+PLAIN_SCHEMA = {
+    "dense": (
+        "CREATE TABLE dense(id INTEGER PRIMARY KEY, patches BLOB, mask BLOB, checksum INTEGER)"
+    ),
+    "items": (
+        "CREATE TABLE items(id INTEGER PRIMARY KEY, vector BLOB, label TEXT, source TEXT, "
+        "added_seconds INTEGER, checksum INTEGER)"
+    ),
+    "meta": _META,
+}
+SEALED_SCHEMA = {
+    "dense": "CREATE TABLE dense(id INTEGER PRIMARY KEY, sealed BLOB)",
+    "items": "CREATE TABLE items(id INTEGER PRIMARY KEY, wrapped BLOB, sealed BLOB)",
+    "meta": _META,
+}
+
+# id, added_seconds, lengths of label and source, -1 for none
+_HEAD = struct.Struct(">qqii").pack
+_DENSE_HEAD = struct.Struct(">q").pack
+
+
+class DamagedRowError(ValueError):
+    """A row is not what was once written; the message says which."""
+
+
+class Rows(Protocol):
+    """One form of storing items.
+
+    Attributes:
+        schema: name of each table -> the statement that makes it.
+        select_items, select_dense: give rows for `unpack_*`, id first; a WHERE on `items.id` or
+            `dense.id` may follow.
+        insert_item, insert_dense: take rows of `pack`. The last column of both kinds of rows is
+            the one that checksums look at.
+    """
+
+    schema: dict[str, str]
+    select_items: str
+    select_dense: str
+    insert_item: str
+    insert_dense: str
+
+    def pack(self, item: ItemValues, dense: DenseValues | None) -> tuple[Row, Row | None]:
+        """The rows of an item."""
+        ...
+
+    def unpack_item(self, row: Row) -> ItemValues:
+        """The values of a row of `select_items`. Raises DamagedRowError."""
+        ...
+
+    def unpack_dense(self, row: Row) -> DenseValues:
+        """The values of a row of `select_dense`. Raises DamagedRowError."""
+        ...
+
+    def item_checksum(self, row: Row) -> int:
+        """What a row adds to the ledger's checksum of items, 32 bits; -1 of a damaged one."""
+        ...
+
+    def dense_checksum(self, row: Row) -> int:
+        """What a row adds to the ledger's checksum of masks, 32 bits; -1 of a damaged one."""
+        ...
+
+    def item_secrets(self, row: Row) -> list[bytes]:
+        """The bytes of a row of `select_items`, sound or not, that deleting leaves nowhere."""
+        ...
+
+    def dense_secrets(self, row: Row) -> list[bytes]:
+        """The bytes of a row of `select_dense`, sound or not, that deleting leaves nowhere."""
+        ...
+
+
+class PlainRows:
+    """Values as they are, and a CRC-32 of them."""
+
+    schema = PLAIN_SCHEMA
+    # Text goes in and out as bytes, because sqlite3 refuses a str with lone surrogates.
+    select_items = (
+        "SELECT id, vector, CAST(label AS BLOB), CAST(source AS BLOB), added_seconds, checksum "
+        "FROM items"
+    )
+    select_dense = "SELECT id, patches, mask, checksum FROM dense"
+    insert_item = "INSERT INTO items VALUES (?, ?, CAST(? AS TEXT), CAST(? AS TEXT), ?, ?)"
+    insert_dense = "INSERT INTO dense VALUES (?, ?, ?, ?)"
+
+    def pack(self, item: ItemValues, dense: DenseValues | None) -> tuple[Row, Row | None]:
+        """See `Rows`."""
+        row = (*item, _item_crc(item))
+        return row, None if dense is None else (*dense, _dense_crc(dense))
+
+    def unpack_item(self, row: Row) -> ItemValues:
+        """See `Rows`."""
+        try:
+            right = _item_crc(row[:5]) == row[5]
+        except (TypeError, struct.error) as error:
+            raise DamagedRowError(f"a column of item {row[0]} has another type") from error
+        if not right:
+            raise DamagedRowError(f"item {row[0]} does not match its checksum")
+        return row[:5]
+
+    def unpack_dense(self, row: Row) -> DenseValues:
+        """See `Rows`."""
+        try:
+            right = _dense_crc(row[:3]) == row[3]
+        except TypeError as error:
+            raise DamagedRowError(f"patches or mask of item {row[0]} have another type") from error
+        if not right:
+            raise DamagedRowError(f"patches or mask of item {row[0]} do not match their checksum")
+        return row[:3]
+
+    def item_checksum(self, row: Row) -> int:
+        """See `Rows`."""
+        return row[-1] if isinstance(row[-1], int) else -1
+
+    dense_checksum = item_checksum
+
+    def item_secrets(self, row: Row) -> list[bytes]:
+        """See `Rows`."""
+        return [value for value in row if isinstance(value, bytes)]
+
+    dense_secrets = item_secrets
+
+
+def _item_crc(values: ItemValues) -> int:
+    id_, vector, label, source, added_seconds = values
+    crc = zlib.crc32(vector)
+    lengths = [-1, -1]
+    if label is not None:
+        crc = zlib.crc32(label, crc)
+        lengths[0] = len(label)
+    if source is not None:
+        crc = zlib.crc32(source, crc)
+        lengths[1] = len(source)
+    return zlib.crc32(_HEAD(id_, added_seconds, *lengths), crc)
+
+
+def _dense_crc(values: DenseValues) -> int:
+    id_, patches, mask = values
+    return zlib.crc32(_DENSE_HEAD(id_), zlib.crc32(mask, zlib.crc32(patches)))
