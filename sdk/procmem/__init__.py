@@ -33,6 +33,7 @@ from procmem.errors import VaultClosedError as VaultClosedError
 from procmem.errors import VaultError as VaultError
 from procmem.errors import VaultFormatError as VaultFormatError
 from procmem.errors import VaultFullError as VaultFullError
+from procmem.errors import VaultKeyError as VaultKeyError
 from procmem.errors import VaultLockedError as VaultLockedError
 from procmem.errors import VaultReadOnlyError as VaultReadOnlyError
 from procmem.exchange import export_items as export_items
@@ -45,6 +46,8 @@ from procmem.receipt import check_receipt as check_receipt
 from procmem.receipt import read_receipt as read_receipt
 from procmem.receipt import write_receipt as write_receipt
 from procmem.record import Item as Item
+from procmem.teaching import Taught as Taught
+from procmem.teaching import teach as teach
 from procmem.types import Answer as Answer
 from procmem.types import Change as Change
 from procmem.types import Counterfactual as Counterfactual
@@ -89,6 +92,7 @@ __all__ = [
     "ReceiptError",
     "Regions",
     "RenderError",
+    "Taught",
     "TrainingError",
     "VaultClosedError",
     "VaultError",
@@ -106,6 +110,7 @@ __all__ = [
     "import_items",
     "load_image",
     "read_receipt",
+    "teach",
     "write_receipt",
 ]
 

@@ -56,6 +56,24 @@ class Perception(Protocol):
         """Frees the model."""
 
 
+def one_or_many(
+    images: ImageLike | Iterable[ImageLike],
+) -> tuple[Iterable[ImageLike], bool]:
+    """The images to go through, and whether it is only one and was not given in an iterable.
+
+    Raises:
+        InputError: neither an image nor an iterable.
+    """
+    if is_image_like(images) and not (isinstance(images, np.ndarray) and images.ndim == 4):
+        return [images], True
+    if not isinstance(images, Iterable):
+        raise InputError(
+            f"images is a {type(images).__name__}, wanted a path, bytes, a PIL image, an array, "
+            "or an iterable of them"
+        )
+    return cast(Iterable[ImageLike], images), False
+
+
 def binding_of(embedder: Perception) -> Binding:
     """What a vault notes of its model."""
     return Binding(

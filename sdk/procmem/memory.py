@@ -25,7 +25,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Siz
 from datetime import datetime
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, cast
+from typing import Any, Literal, cast, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -36,6 +36,7 @@ from procmem.batch import (
     Perception,
     Prompt,
     binding_of,
+    one_or_many,
     pairs_of,
     plain_id,
     source_of,
@@ -53,7 +54,7 @@ from procmem.errors import (
     unknown_choice,
 )
 from procmem.folder import check_binding, holds_vault, not_held
-from procmem.image import ImageLike, is_image_like, load_image
+from procmem.image import ImageLike, load_image
 from procmem.index import check_k
 from procmem.influence import GroupBy, changed_answers, grouping, smallest_change
 from procmem.ledger import FORMAT_VERSION
@@ -203,13 +204,7 @@ class VisualMemory:
             EmbedderMismatchError: the model is not the vault's.
         """
         self._check_writable()
-        alone = is_image_like(images) and not (isinstance(images, np.ndarray) and images.ndim == 4)
-        if not alone and not isinstance(images, Iterable):
-            raise InputError(
-                f"images is a {type(images).__name__}, wanted a path, bytes, a PIL image, an "
-                "array, or an iterable of them"
-            )
-        batch = [cast(ImageLike, images)] if alone else cast(Iterable[ImageLike], images)
+        batch, alone = one_or_many(images)
         if alone and masks is not None and np.ndim(cast(Any, masks)) == 2:
             masks = [cast(MaskLike, masks)]
         if alone and isinstance(ids, (int, np.integer)):
@@ -278,7 +273,8 @@ class VisualMemory:
 
     # ---- asking
 
-    def neighbors(
+    @overload  # a str, which is one image, is an iterable of them too
+    def neighbors(  # type: ignore[overload-overlap]
         self,
         image: ImageLike,
         k: int = 10,
@@ -286,11 +282,32 @@ class VisualMemory:
         label: str | None = None,
         added_since: datetime | None = None,
         added_before: datetime | None = None,
-    ) -> tuple[Neighbor, ...]:
+    ) -> tuple[Neighbor, ...]: ...
+
+    @overload
+    def neighbors(
+        self,
+        image: Iterable[ImageLike],
+        k: int = 10,
+        *,
+        label: str | None = None,
+        added_since: datetime | None = None,
+        added_before: datetime | None = None,
+    ) -> list[tuple[Neighbor, ...]]: ...
+
+    def neighbors(
+        self,
+        image: ImageLike | Iterable[ImageLike],
+        k: int = 10,
+        *,
+        label: str | None = None,
+        added_since: datetime | None = None,
+        added_before: datetime | None = None,
+    ) -> tuple[Neighbor, ...] | list[tuple[Neighbor, ...]]:
         """Finds what is remembered and most like an image.
 
         Args:
-            image: path, bytes, PIL image or array.
+            image: path, bytes, PIL image or array; or any iterable of them, opened one at a time.
             k: at least 1.
             label: only among items of this label.
             added_since: only among items that were added at this moment or later, to the second;
@@ -298,7 +315,8 @@ class VisualMemory:
             added_before: only among items that were added before this moment.
 
         Returns:
-            At most k, the most similar first, equal similarities by smaller id.
+            At most k, the most similar first, equal similarities by smaller id; of several images
+            a list of such.
 
         Raises:
             ImageError: the image cannot be used.
@@ -306,11 +324,12 @@ class VisualMemory:
             ItemNotFoundError: no item has this label.
         """
         check_k(k)
-        query = self._embed(image).cls[0]
+        queries, alone = self._queries(image)
         with self._lock:
             self._recall.index()
             keep = self._kept(label, taught_between(added_since, added_before))
-            return self._recall.nearest(query, k, keep)
+            found = self._recall.nearest(queries, k, keep)
+        return found[0] if alone else found
 
     def _kept(
         self, label: str | None, taught: Callable[[Item], bool] | None
@@ -325,19 +344,34 @@ class VisualMemory:
             raise ItemNotFoundError(self._unknown("label", label))
         return keep
 
-    def classify(
+    @overload
+    def classify(  # type: ignore[overload-overlap]
         self, image: ImageLike, k: int = 20, *, weighting: Weighting = "similarity"
-    ) -> Answer:
+    ) -> Answer: ...
+
+    @overload
+    def classify(
+        self, image: Iterable[ImageLike], k: int = 20, *, weighting: Weighting = "similarity"
+    ) -> list[Answer]: ...
+
+    def classify(
+        self,
+        image: ImageLike | Iterable[ImageLike],
+        k: int = 20,
+        *,
+        weighting: Weighting = "similarity",
+    ) -> Answer | list[Answer]:
         """Names what an image shows, by the votes of the k nearest items that have a label.
 
         Args:
-            image: path, bytes, PIL image or array.
+            image: path, bytes, PIL image or array; or any iterable of them, opened one at a time.
             k: at least 1; fewer vote if fewer items have a label.
             weighting: of the votes, by "similarity" (the paper's) or "rank"; see `vote.py`.
 
         Returns:
-            See `Answer`; `vote.py` and `calibration.py` have the rules. The first call after a
-            change costs up to 2,000 searches, for `is_novel` and `probability`.
+            See `Answer`; `vote.py` and `calibration.py` have the rules; of several images a list.
+            The first call after a change costs up to 2,000 searches, for `is_novel` and
+            `probability`.
 
         Raises:
             ImageError: the image cannot be used.
@@ -345,29 +379,17 @@ class VisualMemory:
         """
         count = check_k(k)
         check_weighting(weighting)
-        query = self._embed(image).cls[0]
+        queries, alone = self._queries(image)
         with self._lock:
             self._recall.index()
-            nearest = self._recall.nearest(query, 1)
-            voters = self._recall.nearest(query, count, self._recall.labelled())
-            calibration, reliability = self._recall.calibrated(count, weighting)
-        labels = [neighbor.label for neighbor in voters if neighbor.label is not None]
-        similarities = [neighbor.similarity for neighbor in voters]
-        votes = vote(similarities, labels, weighting=weighting)
-        label = next(iter(votes), None)
-        confidence = 0.0 if label is None else votes[label]
-        closest = nearest[0].similarity if nearest else None
-        known = reliability is not None and label is not None
-        return Answer(
-            label=label,
-            confidence=confidence,
-            votes=votes,
-            neighbors=voters,
-            shares=vote_shares(similarities, weighting=weighting),
-            probability=cast(Reliability, reliability).at(confidence) if known else None,
-            p_value=1.0 if closest is None else novelty_p_value(closest, calibration),
-            is_novel=label is None or is_novel(closest, calibration),
-        )
+            nearest = self._recall.nearest(queries, 1)
+            voters = self._recall.nearest(queries, count, self._recall.labelled())
+            judged = self._recall.calibrated(count, weighting)
+        answers = [
+            _answer(own[0].similarity if own else None, voting, weighting, *judged)
+            for own, voting in zip(nearest, voters, strict=True)
+        ]
+        return answers[0] if alone else answers
 
     def counterfactual(
         self, image: ImageLike, k: int = 20, *, weighting: Weighting = "similarity"
@@ -440,15 +462,14 @@ class VisualMemory:
         if protocol not in ("exact", "paper"):
             raise unknown_choice("protocol", protocol, ("exact", "paper"))
         group_of = grouping(by)
-        alone = is_image_like(images) and not (isinstance(images, np.ndarray) and images.ndim == 4)
-        batch = [cast(ImageLike, images)] if alone else list(cast(Iterable[ImageLike], images))
+        batch = list(one_or_many(images)[0])
         answers: list[str | None] = []
         changes: list[Change] = []
         groups: list[int | str | None] = []
         for at, image in enumerate(batch):
             try:
                 query = self._embed(image).cls[0]
-            except ImageError as error:
+            except (ImageError, InputError) as error:
                 raise type(error)(f"images[{at}]: {error}") from error
             with self._lock:
                 ids = self._recall.index().ids.tolist()
@@ -744,6 +765,23 @@ class VisualMemory:
 
     # ---- helpers
 
+    def _queries(
+        self, image: ImageLike | Iterable[ImageLike]
+    ) -> tuple[npt.NDArray[np.float32], bool]:
+        """Class tokens (Q, D), and whether it was one image and not an iterable of them."""
+        images, alone = one_or_many(image)
+        rows = []
+        for at, one in enumerate(images):
+            try:
+                rows.append(self._embed(one).cls[0])
+            except (ImageError, InputError) as error:
+                if alone:
+                    raise
+                raise type(error)(f"images[{at}]: {error}") from error
+        if not rows:
+            return np.empty((0, self._vault.binding.cls_dim), dtype=np.float32), alone
+        return np.stack(rows), alone
+
     def _embed(self, image: ImageLike, *, view: View = "center") -> Embedding:
         with self._lock:
             self._check_open()
@@ -789,3 +827,29 @@ class VisualMemory:
         if self._owned and self._embedder is not None:
             self._embedder.close()
         self._embedder = None
+
+
+def _answer(
+    closest: float | None,
+    voters: tuple[Neighbor, ...],
+    weighting: Weighting,
+    calibration: npt.NDArray[np.float32],
+    reliability: Reliability | None,
+) -> Answer:
+    """The answer to a query whose nearest item has the similarity `closest`."""
+    labels = [neighbor.label for neighbor in voters if neighbor.label is not None]
+    similarities = [neighbor.similarity for neighbor in voters]
+    votes = vote(similarities, labels, weighting=weighting)
+    label = next(iter(votes), None)
+    confidence = 0.0 if label is None else votes[label]
+    known = reliability is not None and label is not None
+    return Answer(
+        label=label,
+        confidence=confidence,
+        votes=votes,
+        neighbors=voters,
+        shares=vote_shares(similarities, weighting=weighting),
+        probability=cast(Reliability, reliability).at(confidence) if known else None,
+        p_value=1.0 if closest is None else novelty_p_value(closest, calibration),
+        is_novel=label is None or is_novel(closest, calibration),
+    )

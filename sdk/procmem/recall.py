@@ -113,12 +113,14 @@ class Recall:
         return Neighbor(id_, item.label, similarity, item.source)
 
     def nearest(
-        self, query: npt.NDArray[np.float32], k: int, keep: Flags | None = None
-    ) -> tuple[Neighbor, ...]:
-        """The at most k items nearest to a query (D,), among those of `keep` (N,) if given."""
-        ids, similarities = self._known().search(query, k, keep=keep)
-        found = zip(ids.tolist(), similarities.tolist(), strict=True)
-        return tuple(self.neighbor(id_, similarity) for id_, similarity in found)
+        self, queries: npt.NDArray[np.float32], k: int, keep: Flags | None = None
+    ) -> list[tuple[Neighbor, ...]]:
+        """The at most k items nearest to each of (Q, D), among those of `keep` (N,) if given."""
+        ids, similarities = self._known().search(queries, k, keep=keep)
+        return [
+            tuple([self.neighbor(id_, near) for id_, near in zip(*found, strict=True)])
+            for found in zip(ids.tolist(), similarities.tolist(), strict=True)
+        ]
 
     def where(self, keep: Callable[[Item], bool]) -> Flags:
         """(N,) which rows of the index hold such items."""

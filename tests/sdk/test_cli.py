@@ -145,7 +145,7 @@ def test_one_label_for_all_and_no_label(run, photos):
 
 
 def test_interrupted_add_keeps_whole_steps_and_the_same_command_goes_on(run, photos, monkeypatch):
-    monkeypatch.setattr(module("add"), "_AT_ONCE", 5)
+    monkeypatch.setattr("procmem.teaching.AT_ONCE", 5)
     real_add, calls = VisualMemory.add, []
 
     def interrupted_add(self, *arguments, **options):

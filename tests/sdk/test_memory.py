@@ -614,6 +614,37 @@ def test_repr_names_folder_and_model(taught):
     assert repr(taught) == f"VisualMemory({str(taught.path)!r}, embedder='toy', read_only=False)"
 
 
+# ---- several images at once
+
+
+def test_several_images_are_answered_as_each_alone(taught):
+    images = [CAT, DOG, picture(12), picture(99)]
+    assert taught.neighbors(images, k=3) == [taught.neighbors(image, k=3) for image in images]
+    assert taught.neighbors(iter(images), k=3) == taught.neighbors(images, k=3)
+    assert taught.neighbors(np.stack(images), k=3) == taught.neighbors(images, k=3)
+    answers = [taught.classify(image, k=3) for image in images]
+    assert taught.classify(images, k=3) == answers
+    assert taught.classify(images, k=3, weighting="rank")[1].label == "dog"
+    assert taught.neighbors(images, k=3, label="dog")[0] == taught.neighbors(CAT, k=3, label="dog")
+    assert taught.neighbors([CAT], k=3) == [taught.neighbors(CAT, k=3)]
+
+
+def test_no_images_have_no_answers(taught, memory):
+    assert taught.neighbors([]) == taught.classify([]) == []
+
+
+def test_a_bad_image_among_several_is_named(taught):
+    with pytest.raises(ImageDecodeError, match=r"images\[1\]"):
+        taught.neighbors([CAT, b"no picture"])
+    with pytest.raises(InputError, match="wanted a path"):
+        taught.classify(7)
+
+
+def test_several_images_are_asked_of_an_empty_memory(memory):
+    assert memory.neighbors([CAT, DOG]) == [(), ()]
+    assert [answer.label for answer in memory.classify([CAT, DOG])] == [None, None]
+
+
 # ---- any history
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -13,11 +13,7 @@ from procmem.cli.options import Settings, open_memory, shared_options, write_jso
 from procmem.cli.text import count
 
 if TYPE_CHECKING:
-    from procmem.memory import VisualMemory
-    from procmem.photos import Photo
-
-# Photos of one durable step: Ctrl-C loses at most the work on these.
-_AT_ONCE = 16
+    from procmem.teaching import Taught
 
 
 @click.command(short_help="Teach photos.")
@@ -45,119 +41,73 @@ def add(
     command. A file that cannot be read is named at the end, and the exit code is then 1.
     """
     from procmem.photos import find_photos
+    from procmem.teaching import teach
 
     if label is not None and no_label:
         raise click.UsageError("--label and --no-label exclude each other.")
-    found = find_photos(photos)
+    total = len(find_photos(photos))
+    done: list[Taught] = []
     with open_memory(settings, read_only=False) as memory:
-        known = {item.source for item in memory.items()}
-        new = [photo for photo in found if str(photo.path) not in known]
-        task = _Adding(memory, label=label, no_label=no_label, masks=masks)
         interrupted = False
         try:
             with progress_bar("teaching") as show:
-                for start in range(0, len(new), _AT_ONCE):
-                    task.add(new[start : start + _AT_ONCE])
-                    show(min(start + _AT_ONCE, len(new)), len(new))
+                task = teach(memory, photos, label=label, labelled=not no_label, masks=masks)
+                for taught in task:
+                    done.append(taught)
+                    show(len(done), total)
         except KeyboardInterrupt:
             interrupted = True
         held = len(memory)
+    added = [taught for taught in done if taught.id is not None]
+    failed = [taught for taught in done if taught.reason is not None]
+    known = len(done) - len(added) - len(failed)
     if settings.as_json:
         write_json(
             {
                 "vault": str(settings.vault),
                 "added": [
-                    {"id": str(number), "label": given, "source": str(photo.path)}
-                    for number, given, photo in task.added
+                    {"id": str(one.id), "label": one.label, "source": str(one.photo.path)}
+                    for one in added
                 ],
-                "already_known": len(found) - len(new),
-                "failed": [{"source": path, "reason": reason} for path, reason in task.failed],
+                "already_known": known,
+                "failed": [{"source": str(one.photo.path), "reason": one.reason} for one in failed],
                 "interrupted": interrupted,
                 "items": held,
             }
         )
     else:
-        _describe(task, known=len(found) - len(new), held=held, vault=settings.vault)
+        _describe(added, failed, known=known, held=held, vault=settings.vault)
     if interrupted:
         click.echo(
-            f"stopped: {count(len(task.added), 'photo')} of this run are remembered, "
-            f"{len(new) - len(task.added) - len(task.failed):,} are left; "
+            f"stopped: {count(len(added), 'photo')} of this run are remembered, "
+            f"{total - len(done):,} are left; "
             "run the same command again to go on",
             err=True,
         )
         raise SystemExit(130)
-    if task.failed:
+    if failed:
         raise SystemExit(1)
 
 
-class _Adding:
-    """Adds photos in durable steps and remembers what became of each."""
-
-    def __init__(
-        self, memory: VisualMemory, *, label: str | None, no_label: bool, masks: Path | None
-    ) -> None:
-        self.added: list[tuple[int, str | None, Photo]] = []
-        self.failed: list[tuple[str, str]] = []
-        self.masked = 0
-        self._memory = memory
-        self._label, self._no_label, self._masks = label, no_label, masks
-
-    def add(self, photos: Sequence[Photo]) -> None:
-        from procmem.errors import ImageError, InputError
-
-        try:
-            self._add_all(photos)
-        except (ImageError, InputError) as error:
-            # A step is taken as a whole or not at all; find the bad photo by going one by one.
-            if len(photos) == 1:
-                self.failed.append((str(photos[0].path), str(error).removeprefix("images[0]: ")))
-                return
-            for photo in photos:
-                self.add([photo])
-
-    def _add_all(self, photos: Sequence[Photo]) -> None:
-        labels = [self._label_of(photo) for photo in photos]
-        masks = [self._mask_of(photo) for photo in photos]
-        given: dict[str, Any] = {}
-        if any(mask is not None for mask in masks):
-            given["masks"] = masks
-        ids = self._memory.add(
-            [photo.path for photo in photos],
-            labels=labels,
-            sources=[str(photo.path) for photo in photos],
-            **given,
-        )
-        self.masked += sum(mask is not None for mask in masks)
-        self.added += list(zip(ids, labels, photos, strict=True))
-
-    def _label_of(self, photo: Photo) -> str | None:
-        if self._no_label:
-            return None
-        return photo.label if self._label is None else self._label
-
-    def _mask_of(self, photo: Photo) -> Any:
-        from procmem.photos import load_mask
-
-        if self._masks is None:
-            return None
-        for name in (photo.relative, Path(photo.relative.name)):
-            path = self._masks / name.with_suffix(".png")
-            if path.is_file():
-                return load_mask(path)
-        return None
-
-
-def _describe(task: _Adding, *, known: int, held: int, vault: Path | None) -> None:
-    labels = {label for _, label, _ in task.added if label is not None}
-    parts = [f"taught {count(len(task.added), 'photo')}"]
+def _describe(
+    added: Sequence[Taught],
+    failed: Sequence[Taught],
+    *,
+    known: int,
+    held: int,
+    vault: Path | None,
+) -> None:
+    labels = {one.label for one in added if one.label is not None}
+    masks = sum(one.masked for one in added)
+    parts = [f"taught {count(len(added), 'photo')}"]
     if labels:
         parts.append(f"with {count(len(labels), 'label')}")
-    if task.masked:
-        parts.append(f"and {count(task.masked, 'mask')}")
+    if masks:
+        parts.append(f"and {count(masks, 'mask')}")
     click.echo(" ".join(parts) + f"; {vault} now holds {count(held, 'item')}")
     if known:
         click.echo(f"passed over {count(known, 'photo')} that it already held")
-    if task.failed:
-        click.echo(f"left out {count(len(task.failed), 'file')}:", err=True)
-        for _, reason in task.failed:
-            click.echo(f"  {reason}", err=True)
+    if failed:
+        click.echo(f"left out {count(len(failed), 'file')}:", err=True)
+        for one in failed:
+            click.echo(f"  {one.reason}", err=True)
