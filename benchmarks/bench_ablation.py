@@ -53,7 +53,7 @@ def arms() -> dict[str, TrainConfig]:
         RECIPES["paper"](),
         model=fast.model,
         root_seed=_ROOT_SEED,
-        images=replace(images, side=256, protocol="paper"),
+        images=replace(images, side=256, mask_side=256, protocol="paper"),
         batch=32,
         learning_rate=5e-4 * 32 / 256,
         precision="fp32",
