@@ -40,9 +40,9 @@ THREAD_LIMITS = (
 Row = dict[str, Any]
 
 HEAD = (
-    "| | add, s | reopen, s | query, ms | recall@20, % | delete 100, s | on disk, MB "
+    "| | add, s | reopen, s | query, ms | recall@20, % | delete 100, s | close, s | on disk, MB "
     "| peak RAM, MB | ghosts of 100 | changed answers, % | of two fresh ones, % |\n"
-    "|---|---|---|---|---|---|---|---|---|---|---|"
+    "|---|---|---|---|---|---|---|---|---|---|---|---|"
 )
 LEGEND = f"""
 Vectors: float32, {WIDTH} wide, unit, random centers with noise of the same size, seed {SEED};
@@ -58,6 +58,7 @@ inner product. Every step is a process of its own, held to the same cores.
 - **delete 100**: one deletion of {DOOMED} items at random, until it is on the disk. For hnswlib,
   usearch and faiss that is to save the whole file, and fsync; LanceDB and Chroma wait for the disk
   as far as they do.
+- **close**: of a store that was opened anew, asked and not changed.
 - **on disk**: all files before the deletion. **Peak RAM**: of the processes that add, ask and
   delete; with Python and all imports.
 - **ghosts**: how many of the deleted vectors can still be seen in the files after the store was
@@ -188,7 +189,7 @@ class Bench:
         used = self._step("use", key, store, truth=self._truth)
         after = self._step("scan", key, store)
         breadth = used["breadth"]
-        answers = self._step("ask", key, store, breadth=breadth)["answers"]
+        asked = self._step("ask", key, store, breadth=breadth)
         shutil.rmtree(store)
         fresh = [self._fresh(key, made / "fresh", breadth) for _ in range(1 + self.control)]
         peak = max(built.pop("peak_bytes"), used.pop("peak_bytes"))
@@ -196,11 +197,12 @@ class Bench:
             **built,
             **used,
             "peak_bytes": peak,
+            "close_seconds": asked["close_seconds"],
             "disk_bytes": before["disk_bytes"],
             "disk_bytes_after": after["disk_bytes"],
             "seen_before": before["found"],
             "ghosts": after["found"],
-            "changed": differing(answers, fresh[0]),
+            "changed": differing(asked["answers"], fresh[0]),
             "changed_of_fresh": differing(*fresh) if self.control else None,
         }
 
@@ -274,7 +276,7 @@ def line(key: str, row: Row) -> str:
     """One row of a table."""
     title = STORES[key].title
     if "error" in row:
-        return f"| {title} | failed: {row['error'].replace('|', ' ')} |" + " |" * 9
+        return f"| {title} | failed: {row['error'].replace('|', ' ')} |" + " |" * 10
     if row["breadth"] is not None:
         title += f", ef {row['breadth']}"
     reopen = f"{row['reopen_seconds']:.2f}"
@@ -291,6 +293,7 @@ def line(key: str, row: Row) -> str:
         f"{1000 * row['query_seconds']:.2f}",
         f"{100 * row['recall']:.1f}",
         f"{row['delete_seconds']:.3f}",
+        f"{row['close_seconds']:.2f}",
         f"{row['disk_bytes'] / 1e6:.0f}",
         f"{row['peak_bytes'] / 1e6:.0f}",
         ghosts,

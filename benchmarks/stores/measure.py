@@ -197,8 +197,7 @@ def ask(step: Step) -> Figures:
     if step.breadth is not None:
         store.search_with(step.breadth)
     answers = _answers(store, step.vectors.queries())
-    store.close()
-    return {"answers": answers}
+    return {"answers": answers, "close_seconds": _seconds(store.close)}
 
 
 _STEPS: dict[str, Callable[[Step], Figures]] = {
