@@ -158,10 +158,13 @@ class Cells:
         self._balance()
 
     def clear(self) -> None:
-        """Overwrites everything with zeros, holds nothing, and ends the threads."""
+        """Overwrites the rows with zeros, drops the graphs, and ends the threads.
+
+        Not for forgetting: to zero a graph takes longer than to build it. `remove` does that.
+        """
         self._builder.close()
         for cell in self._cells.values():
-            cell.remove(cell.rows.ids.copy())
+            cell.clear()
         self._cells = {}
         self._lay_out(self._ids[:0], np.empty((0, self._width), dtype=np.float16))
         if self._searchers is not None:
@@ -205,7 +208,7 @@ class Cells:
                 own = (cells == key).all(axis=1) if len(cells) else np.zeros(0, dtype=np.bool_)
                 self._cells[key] = _Cell(Index.of_unit_rows(ids[own], rows[own]))
             for cell in old:
-                cell.remove(cell.rows.ids.copy())
+                cell.clear()
             rows.fill(0)
         self._changed()
 
@@ -319,6 +322,10 @@ class _Cell:
     def remove(self, ids: Ids) -> None:
         self._drop(ids)
         self.rows.remove(ids.tolist())
+
+    def clear(self) -> None:
+        self._drop(np.empty(0, dtype=np.int64))
+        self.rows.clear()
 
     def _drop(self, ids: Ids) -> None:
         """Takes the graph away, with zeros in place of the rows of some ids."""

@@ -57,6 +57,8 @@ class Recall:
         if self._index is None or state != self._state:
             contents = self._vault.load()
             ids = np.array([item.id for item in contents.items], dtype=np.int64)
+            if self._index is not None:  # what another process has deleted leaves this one too
+                self._index.remove(np.setdiff1d(self._index.ids, ids).tolist())
             self.clear()
             self._index = make_index(ids, contents.vectors, self._kind)
             self._items = {item.id: item for item in contents.items}
