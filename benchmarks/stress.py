@@ -6,6 +6,7 @@
     python benchmarks/stress.py faults          every call in every way, about 2,300 lives
     python benchmarks/stress.py faults-sealed   the same of a sealed vault
     python benchmarks/stress.py power --count 10000
+    python benchmarks/stress.py mutations --count 10000
 
 Run from the repository's root. Prints one line of figures; the first broken promise ends it with
 a traceback. docs/reliability.md has the figures of long runs.
@@ -23,7 +24,7 @@ import click
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from tests.stress import faults, histories, kill, power
+from tests.stress import faults, histories, kill, mutations, power
 
 RUNS = {
     "histories": (histories.run_histories, 1000),
@@ -32,6 +33,7 @@ RUNS = {
     "faults": (faults.run_faults, 10_000),
     "faults-sealed": (functools.partial(faults.run_faults, sealed=True), 10_000),
     "power": (power.run_power_cuts, 10_000),
+    "mutations": (mutations.run_mutations, 10_000),
 }
 
 

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
-from tests.stress import faults, histories, power
+from tests.stress import faults, histories, mutations, power
+
+linux_only = pytest.mark.skipif(
+    sys.platform != "linux", reason="children are bounded by means that only Linux has"
+)
 
 
 @pytest.fixture
@@ -44,3 +50,12 @@ def test_a_power_cut_leaves_the_memory_before_or_after(tmp_path, compiler):
 def test_the_power_cuts_would_find_a_memory_that_does_not_wait_for_the_disk(tmp_path, compiler):
     with pytest.raises(AssertionError, match="cut after event"):
         power.run_power_cuts(tmp_path, count=300, careless=True)
+
+
+@linux_only
+def test_a_damaged_file_is_harmless_or_noticed(tmp_path):
+    pytest.importorskip("onnx", reason="the run builds its model with onnx")
+    pytest.importorskip("onnxruntime", reason="the embedder runs on onnxruntime")
+    figures = mutations.run_mutations(tmp_path, count=60, allow_silent=True)
+    assert figures["ledger detected"] > 1
+    assert figures["left-overs harmless"] > 1

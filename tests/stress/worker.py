@@ -5,6 +5,7 @@
 
 The parent side is `Worker`; `python -m tests.stress.worker` is the other. A job says over a pipe
 what it begins and what has returned; `seconds` after its first word it is killed, if that is given.
+Jobs are functions of `JOBS`, or of a module beside this one: "mutations.examine_vault".
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import functools
+import importlib
 import json
 import logging
 import os
@@ -20,7 +22,7 @@ import select
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -33,9 +35,10 @@ class Worker:
 
     Args:
         preload: a shared library that stands before the C library in it.
+        modules: what it imports before the first fork, so that no child need.
     """
 
-    def __init__(self, *, preload: Path | None = None) -> None:
+    def __init__(self, *, preload: Path | None = None, modules: Sequence[str] = ()) -> None:
         paths = [str(ROOT), *sys.path]
         environment = {
             **os.environ,
@@ -45,7 +48,7 @@ class Worker:
         if preload is not None:
             environment["LD_PRELOAD"] = str(preload)
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.stress.worker"],
+            [sys.executable, "-m", "tests.stress.worker", *modules],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -209,6 +212,29 @@ def live(
 JOBS: dict[str, Callable[..., None]] = {"churn": churn, "live": live}
 
 
+def bound(*, seconds: float, megabytes: int) -> None:
+    """Gives this process a limit of processor time and of memory beyond what it has now (Linux).
+
+    More processor time ends it (SIGPROF), and so does a wait of ten times as long (SIGALRM). Of
+    memory it gets no more, which is a MemoryError where it is asked for with care.
+    """
+    import resource
+
+    signal.setitimer(signal.ITIMER_PROF, seconds)
+    signal.setitimer(signal.ITIMER_REAL, 10 * seconds)
+    pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0])
+    most = pages * resource.getpagesize() + megabytes * 2**20
+    resource.setrlimit(resource.RLIMIT_AS, (most, most))
+
+
+def _job(name: str) -> Callable[..., None]:
+    module, _, function = name.rpartition(".")
+    if not module:
+        return JOBS[name]
+    job: Callable[..., None] = getattr(importlib.import_module(f"tests.stress.{module}"), function)
+    return job
+
+
 def _say(pipe: int, *words: Any) -> None:
     os.write(pipe, (json.dumps(words) + "\n").encode())
 
@@ -218,6 +244,9 @@ def _serve() -> None:
     from tests.stress import toy
 
     from procmem import memory, vault  # noqa: F401  so that a fork need not
+
+    for module in sys.argv[1:]:
+        importlib.import_module(module)
 
     for line in sys.stdin:
         command = json.loads(line)
@@ -232,7 +261,7 @@ def _serve() -> None:
                 memory.time = SimpleNamespace(time=lambda: toy.SECONDS)
 
                 say = functools.partial(_say, writing)
-                JOBS[command["job"]](say, **command["arguments"])
+                _job(command["job"])(say, **command["arguments"])
                 status = 0
             finally:
                 if status:
