@@ -35,6 +35,8 @@ from procmem.types import Embedding
 DEFAULT_MODEL = "vit-tiny"
 """The bundled model that is opened when none is named."""
 
+_MAX_CONSTANT = 1e6  # of a normalization; beyond, float32 runs out of digits or of range
+
 Progress = Callable[[int, "int | None"], None]
 """Called with the number of images done and the number of all, None if that is not known."""
 
@@ -259,12 +261,22 @@ def _read(file: Path) -> tuple[Manifest, bytes]:
 def _check_manifest(manifest: Manifest) -> None:
     """Raises ModelIntegrityError where the manifest contradicts itself."""
     preprocessing, patch_size = manifest.preprocessing, manifest.patch_size
-    numbers = (patch_size, manifest.cls_dim, manifest.patch_dim, preprocessing.crop)
+    crop, resize = preprocessing.crop, preprocessing.resize
+    numbers = (patch_size, manifest.cls_dim, manifest.patch_dim, crop, resize)
     usable = all(isinstance(number, int) and number >= 1 for number in numbers)
-    if not usable or preprocessing.crop % patch_size or preprocessing.crop > preprocessing.resize:
+    if not usable or crop % patch_size or crop > resize:
         raise ModelIntegrityError(
             f"the manifest of {manifest.file} has patch_size {patch_size}, cls_dim "
-            f"{manifest.cls_dim}, patch_dim {manifest.patch_dim}, crop {preprocessing.crop} and "
-            f"resize {preprocessing.resize}; wanted whole numbers above 0 with crop a multiple of "
+            f"{manifest.cls_dim}, patch_dim {manifest.patch_dim}, crop {crop} and "
+            f"resize {resize}; wanted whole numbers above 0 with crop a multiple of "
             "patch_size and at most resize: export the checkpoint again"
+        )
+    mean, std = preprocessing.mean, preprocessing.std
+    usable = len(mean) == len(std) == 3 and all(
+        isinstance(number, (int, float)) and abs(number) < _MAX_CONSTANT for number in (*mean, *std)
+    )
+    if not usable or not all(number > 1 / _MAX_CONSTANT for number in std):
+        raise ModelIntegrityError(
+            f"the manifest of {manifest.file} has mean {mean} and std {std}, wanted three numbers "
+            "each, those of std above 0: export the checkpoint again"
         )

@@ -1,8 +1,8 @@
 """What a checkpoint or model file says of itself, and the check that it tells the truth.
 
 Every file that crosses from one room to the next (checkpoint, ONNX model) has a manifest beside
-it, `<name>.json`. It pins the file's SHA-256 and carries the chain of origins from the root seed
-to the file (law 3: no real pixel reaches the weights). Used by all rooms.
+it, `<name>.json`. It pins the file's SHA-256 and its own, and carries the chain of origins from the
+root seed to the file (law 3: no real pixel reaches the weights). Used by all rooms.
 """
 
 from __future__ import annotations
@@ -17,7 +17,10 @@ from typing import Any, Literal
 
 from procmem.errors import InputError, ModelIntegrityError, ModelNotFoundError
 
-MANIFEST_VERSION = 1
+MANIFEST_VERSION = 2
+"""Version 1 did not pin itself; it is still read."""
+
+_OWN_SHA256 = "manifest_sha256"
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +82,7 @@ class Manifest:
         origin: see `Origin`.
         parity: figures measured when the file was made from its ancestor.
         config: the full training configuration, for the record.
-        manifest_version: of this layout.
+        manifest_version: of the layout that was read; what is written has the newest.
     """
 
     kind: Literal["checkpoint", "onnx"]
@@ -147,7 +150,9 @@ def write_manifest(manifest: Manifest, folder: Path) -> Path:
         OSError: the folder cannot be written.
     """
     path = manifest_path(folder / manifest.file)
-    text = json.dumps(dataclasses.asdict(manifest), indent=2, sort_keys=True) + "\n"
+    fields = {**dataclasses.asdict(manifest), "manifest_version": MANIFEST_VERSION}
+    fields[_OWN_SHA256] = _digest(fields)
+    text = json.dumps(fields, indent=2, sort_keys=True) + "\n"
     write_bytes_atomically(path, text.encode())
     return path
 
@@ -160,7 +165,8 @@ def read_manifest(file: Path) -> Manifest:
 
     Raises:
         ModelNotFoundError: the file or its manifest does not exist.
-        ModelIntegrityError: the manifest is not one, is of a newer layout, or names another file.
+        ModelIntegrityError: the manifest is not one, was changed, is of a newer layout, or names
+            another file.
     """
     path = manifest_path(file)
     for wanted in (file, path):
@@ -177,6 +183,12 @@ def read_manifest(file: Path) -> Manifest:
                 f"{path} has manifest version {version}, this procmem reads up to "
                 f"{MANIFEST_VERSION}; upgrade procmem"
             )
+        own = fields.pop(_OWN_SHA256, None)
+        if (version != 1 or own is not None) and own != _digest(fields):
+            raise ModelIntegrityError(
+                f"{path} was damaged or edited after it was written (its {_OWN_SHA256} does not "
+                "fit); restore it from where the model came from, or export the checkpoint again"
+            )
         preprocessing = fields["preprocessing"]
         origin = fields["origin"]
         origin["chain"] = tuple((role, digest) for role, digest in origin["chain"])
@@ -187,7 +199,7 @@ def read_manifest(file: Path) -> Manifest:
         manifest = Manifest(**fields)
     except ModelIntegrityError:
         raise
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ModelIntegrityError(
             f"{path} is not a procmem manifest ({error}); restore it from where the model came "
             "from, or export the checkpoint again"
@@ -213,10 +225,16 @@ def read_verified(file: Path) -> tuple[Manifest, bytes]:
     digest = sha256_of_bytes(data)
     if digest != manifest.sha256:
         raise ModelIntegrityError(
-            f"{file} has SHA-256 {digest[:16]}..., its manifest says {manifest.sha256[:16]}...; "
+            f"{file} has SHA-256 {digest[:16]}..., its manifest says {manifest.sha256!s:.16}...; "
             "the file is damaged or was replaced: restore it or export the checkpoint again"
         )
     return manifest, data
+
+
+def _digest(fields: dict[str, Any]) -> str:
+    """SHA-256 over what a manifest says, however its JSON is laid out."""
+    said = json.loads(json.dumps(fields))  # so that keys are texts and tuples are lists
+    return sha256_of_bytes(json.dumps(said, sort_keys=True, separators=(",", ":")).encode())
 
 
 def check_kind(manifest: Manifest, kind: Literal["checkpoint", "onnx"]) -> None:

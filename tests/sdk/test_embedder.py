@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import io
+import json
 import os
 import subprocess
 import sys
@@ -424,6 +425,11 @@ def test_a_checkpoint_is_refused(tmp_path: Path) -> None:
         {"patch_size": 0},
         {"cls_dim": -1},
         {"preprocessing": Preprocessing(resize=16, crop=32)},
+        {"preprocessing": Preprocessing(resize="256", crop=SIDE)},
+        {"preprocessing": Preprocessing(resize=36, crop=SIDE, mean=(0.5, 0.5))},
+        {"preprocessing": Preprocessing(resize=36, crop=SIDE, mean=(0.5, 0.5, "0.5"))},
+        {"preprocessing": Preprocessing(resize=36, crop=SIDE, std=(0.5, 0.5, 0.0))},
+        {"preprocessing": Preprocessing(resize=36, crop=SIDE, std=(0.5, 0.5, float("nan")))},
     ],
 )
 def test_a_manifest_that_contradicts_itself_is_refused(
@@ -432,6 +438,45 @@ def test_a_manifest_that_contradicts_itself_is_refused(
     path = save_model(tmp_path, build_model().SerializeToString(), **changes)
     with pytest.raises(ModelIntegrityError, match=r"the manifest of tiny\.onnx has"):
         Embedder(path)
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        (b'"resize": 36', b'"resize": 37'),
+        (b"0.5", b"0.4"),
+        (b'"manifest_version": 2', b'"manifest_version": 0'),
+        (b'"manifest_sha256": "', b'"manifest_sha257": "'),
+        (b'"process": "none"', b'"process": "nune"'),
+    ],
+)
+def test_a_manifest_that_was_changed_is_refused(tmp_path: Path, old: bytes, new: bytes) -> None:
+    path = save_model(tmp_path, build_model().SerializeToString())
+    manifest = path.with_suffix(".json")
+    changed = manifest.read_bytes().replace(old, new, 1)
+    assert changed != manifest.read_bytes()
+    manifest.write_bytes(changed)
+    with pytest.raises(ModelIntegrityError, match="was damaged or edited"):
+        Embedder(path)
+
+
+def test_a_manifest_nested_too_deeply_is_refused(tmp_path: Path) -> None:
+    path = save_model(tmp_path, build_model().SerializeToString())
+    path.with_suffix(".json").write_bytes(b"[" * 100_000)
+    with pytest.raises(ModelIntegrityError, match="is not a procmem manifest"):
+        Embedder(path)
+
+
+def test_a_manifest_laid_out_anew_and_one_of_version_1_are_read(tmp_path: Path) -> None:
+    path = save_model(tmp_path, build_model().SerializeToString())
+    manifest = path.with_suffix(".json")
+    fields = json.loads(manifest.read_bytes())
+    manifest.write_bytes(json.dumps(dict(reversed(fields.items()))).encode())
+    Embedder(path).close()
+    del fields["manifest_sha256"]
+    fields["manifest_version"] = 1
+    manifest.write_bytes(json.dumps(fields).encode())
+    Embedder(path).close()
 
 
 # Graphs that are not what they must be
