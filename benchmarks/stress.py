@@ -7,6 +7,8 @@
     python benchmarks/stress.py faults-sealed   the same of a sealed vault
     python benchmarks/stress.py power --count 10000
     python benchmarks/stress.py mutations --count 10000
+    python benchmarks/stress.py images --count 10000
+    python benchmarks/stress.py readers --count 600      seconds
 
 Run from the repository's root. Prints one line of figures; the first broken promise ends it with
 a traceback. docs/reliability.md has the figures of long runs.
@@ -24,7 +26,7 @@ import click
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from tests.stress import faults, histories, kill, mutations, power
+from tests.stress import faults, histories, images, kill, mutations, power, readers
 
 RUNS = {
     "histories": (histories.run_histories, 1000),
@@ -34,6 +36,8 @@ RUNS = {
     "faults-sealed": (functools.partial(faults.run_faults, sealed=True), 10_000),
     "power": (power.run_power_cuts, 10_000),
     "mutations": (mutations.run_mutations, 10_000),
+    "images": (images.run_images, 10_000),
+    "readers": (readers.run_readers, 600),
 }
 
 

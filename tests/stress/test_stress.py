@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 
 import pytest
-from tests.stress import faults, histories, mutations, power
+from tests.stress import faults, histories, images, mutations, power, readers
 
 linux_only = pytest.mark.skipif(
     sys.platform != "linux", reason="children are bounded by means that only Linux has"
@@ -59,3 +59,17 @@ def test_a_damaged_file_is_harmless_or_noticed(tmp_path):
     figures = mutations.run_mutations(tmp_path, count=60, allow_silent=True)
     assert figures["ledger detected"] > 1
     assert figures["left-overs harmless"] > 1
+
+
+@linux_only
+def test_a_damaged_picture_is_whole_or_refused_and_costs_no_more_than_its_bounds(tmp_path):
+    figures = images.run_images(tmp_path, count=120)
+    assert figures["picture"] > 10
+    assert figures["refused"] > 40
+
+
+@linux_only
+def test_readers_beside_a_writer_get_no_error_and_nothing_that_is_deleted(tmp_path):
+    figures = readers.run_readers(tmp_path, count=4)
+    assert figures["answers"] > 20
+    assert figures["deletes"] > 2
