@@ -169,42 +169,36 @@ class Connection:
     def _connect(self) -> sqlite3.Connection:
         """Opens the ledger that the path names now, after checking that it is one of ours."""
         while True:
-            try:
-                status = self.ledger.stat()
-            except FileNotFoundError as error:
-                raise VaultFormatError(
-                    f"{self.ledger} is gone: moved or deleted while the vault was open"
-                ) from error
-            self._identity = (status.st_dev, status.st_ino)
-            connection = sqlite3.connect(
-                f"{self.ledger.as_uri()}?mode={'ro' if self.read_only else 'rw'}",
-                uri=True,
-                isolation_level=None,
-                check_same_thread=False,
-                timeout=self._timeout_seconds,
-            )
-            try:
-                head, form = self._checked(connection)
-                if not self.read_only:
-                    for pragma in (
-                        "journal_mode=TRUNCATE",
-                        "synchronous=EXTRA",
-                        "secure_delete=ON",
-                    ):
-                        connection.execute(f"PRAGMA {pragma}")
-                # Sorters must not spill private rows into the system's folder for temporaries.
-                connection.execute("PRAGMA temp_store=MEMORY")
-                if not self._replaced():
-                    self.head, self.form = head, form
-                    self._binding = head.binding
-                    self.changes += 1
-                    return connection
-            except BaseException as error:
+            with _pinned(self.ledger) as self._identity:
+                connection = sqlite3.connect(
+                    f"{self.ledger.as_uri()}?mode={'ro' if self.read_only else 'rw'}",
+                    uri=True,
+                    isolation_level=None,
+                    check_same_thread=False,
+                    timeout=self._timeout_seconds,
+                )
+                try:
+                    head, form = self._checked(connection)
+                    if not self.read_only:
+                        for pragma in (
+                            "journal_mode=TRUNCATE",
+                            "synchronous=EXTRA",
+                            "secure_delete=ON",
+                        ):
+                            connection.execute(f"PRAGMA {pragma}")
+                    # Sorters must not spill private rows into the system's folder for temporaries.
+                    connection.execute("PRAGMA temp_store=MEMORY")
+                    if not self._replaced():
+                        self.head, self.form = head, form
+                        self._binding = head.binding
+                        self.changes += 1
+                        return connection
+                except BaseException as error:
+                    connection.close()
+                    if isinstance(error, Exception) and self._replaced():
+                        continue
+                    raise
                 connection.close()
-                if isinstance(error, Exception) and self._replaced():
-                    continue
-                raise
-            connection.close()
 
     def _checked(self, connection: sqlite3.Connection) -> tuple[Head, Rows]:
         version = read_version(connection, self.ledger)
@@ -251,3 +245,28 @@ class Connection:
         except FileNotFoundError:
             return True
         return (status.st_dev, status.st_ino) != self._identity
+
+
+@contextlib.contextmanager
+def _pinned(path: Path) -> Iterator[tuple[int, int]]:
+    """Gives a file's device and inode, which no other file gets until the block is left.
+
+    A file system may give a removed file's inode to the next one. Two purges while a reader
+    connects would then bring a file's number back, and the reader would take one for the other.
+    """
+    descriptor = -1
+    try:
+        # Linux only; elsewhere inodes do not come back so soon. This kind of descriptor, unlike
+        # others, drops none of the process's locks on the file when it is closed.
+        if hasattr(os, "O_PATH"):
+            descriptor = os.open(path, os.O_PATH)
+        status = path.stat() if descriptor < 0 else os.fstat(descriptor)
+    except FileNotFoundError as error:
+        raise VaultFormatError(
+            f"{path} is gone: moved or deleted while the vault was open"
+        ) from error
+    try:
+        yield status.st_dev, status.st_ino
+    finally:
+        if descriptor >= 0:
+            os.close(descriptor)

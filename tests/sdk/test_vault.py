@@ -378,6 +378,26 @@ def test_readers_and_a_purging_writer_in_threads_never_fail(vault, folder):
     assert failures == []
 
 
+def test_a_reader_that_connects_while_two_purges_go_by_reads_the_last(vault, folder, monkeypatch):
+    connect = sqlite3.connect
+    purges = []
+
+    def connect_between(name, **options):
+        if "mode=ro" not in str(name) or purges:
+            return connect(name, **options)
+        purges.append(vault.purge())
+        connection = connect(name, **options)
+        purges.append(vault.purge())  # its file may have the inode of the one before both
+        return connection
+
+    expected = ids_of(vault)
+    monkeypatch.setattr("procmem.connection.sqlite3.connect", connect_between)
+    reader = Vault(folder, read_only=True)
+    assert ids_of(reader) == expected
+    assert purges == [True, True]
+    reader.close()
+
+
 def test_a_reader_writes_nothing_at_all(folder):
     before = {path.name: (path.read_bytes(), path.stat().st_mtime_ns) for path in folder.iterdir()}
     reader = Vault(folder, read_only=True)
