@@ -232,6 +232,34 @@ class LedgerReader:
             seconds = added.to_bytes(8, "big", signed=True)
             yield id_, canonical_bytes(vector, label, source, seconds, *dense)
 
+    def check(self) -> None:
+        """Reads every row, some hundreds at a time, and compares it with its checksum.
+
+        Raises:
+            VaultFormatError: a row is damaged, missing or too many.
+        """
+
+        def read(connection: sqlite3.Connection) -> bool:
+            form = self._form
+            sums = [0, 0]
+            for at, (select, unpack, checksum) in enumerate(
+                (
+                    (form.select_items, form.unpack_item, form.item_checksum),
+                    (form.select_dense, form.unpack_dense, form.dense_checksum),
+                )
+            ):
+                cursor = connection.execute(select)
+                while rows := cursor.fetchmany(_ROWS_AT_ONCE):
+                    for row in rows:
+                        unpack(row)
+                        sums[at] += checksum(row)
+            return tuple(sums) == read_checksums(connection)
+
+        with self._damages():
+            complete = self._connection.snapshot(read)
+        if not complete:
+            raise self._damaged("rows are missing, or there are others than were stored")
+
     def problems(self) -> list[str]:
         """Reads everything and says what is wrong, one sentence each; empty if all is well."""
         found: list[str] = []
@@ -273,9 +301,11 @@ class LedgerReader:
         last = 0
         clause = f"WHERE {table}.id > ? ORDER BY {table}.id LIMIT {_ROWS_AT_ONCE}"
         while found := self._query(table, use, clause, (last,)):
-            for _, taken in found:
+            for id_, taken in found:
+                if id_ <= last:  # or a damaged tree might lead round in circles
+                    raise self._damaged(f"item {id_} stands out of order")
                 yield taken
-            last = found[-1][0]
+                last = id_
 
     def _query(
         self, table: Table, use: Callable[[Rows, Row], _T], clause: str, parameters: Row = ()

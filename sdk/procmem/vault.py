@@ -245,11 +245,12 @@ class Vault(LedgerReader):
     def purge(self) -> bool:
         """Rewrites the ledger from what it holds, replaces the old file and zeroes its bytes.
 
-        Cost: reads and writes the whole vault, and waits for readers that are in mid-query.
+        Cost: reads the whole vault twice, writes it, and waits for readers that are in mid-query.
 
         Returns:
             True if done. False if the system refused (no room for the copy, readers that do not
-            leave): the log says why, the vault is as it was, and the purge stays pending.
+            leave) or the ledger is damaged, of which nothing must be lost: the log says why, the
+            vault is as it was, and the purge stays pending.
 
         Raises:
             VaultReadOnlyError, VaultClosedError: the vault is not open for writing.
@@ -258,6 +259,7 @@ class Vault(LedgerReader):
             self.check_writable()
             try:
                 self._mark()
+                self.check()
                 with self._connection.errors():
                     self._rewrite()
                 self._unmark()

@@ -629,6 +629,21 @@ def test_a_damaged_item_can_be_deleted(folder):
     vault.close()
 
 
+def test_a_damaged_ledger_is_not_purged(folder, caplog):
+    connection = sqlite3.connect(folder / "ledger.sqlite")
+    connection.execute("DELETE FROM items WHERE id = 5")
+    connection.commit()
+    connection.close()
+    (folder / "PURGE_PENDING").touch()
+    before = (folder / "ledger.sqlite").read_bytes()
+    vault = Vault(folder)
+    assert vault.purge_pending
+    assert "stays pending" in caplog.text
+    assert not vault.purge()
+    vault.close()
+    assert (folder / "ledger.sqlite").read_bytes() == before
+
+
 # ---- older formats
 
 

@@ -56,7 +56,7 @@ def test_the_power_cuts_would_find_a_memory_that_does_not_wait_for_the_disk(tmp_
 def test_a_damaged_file_is_harmless_or_noticed(tmp_path):
     pytest.importorskip("onnx", reason="the run builds its model with onnx")
     pytest.importorskip("onnxruntime", reason="the embedder runs on onnxruntime")
-    figures = mutations.run_mutations(tmp_path, count=60, allow_silent=True)
+    figures = mutations.run_mutations(tmp_path, count=60)
     assert figures["ledger detected"] > 1
     assert figures["left-overs harmless"] > 1
 
