@@ -33,7 +33,7 @@ from procmem.receipt import write_receipt
 from procmem.vault import Vault
 
 QUERIES = (1, 17, 5003)
-SECONDS, MEGABYTES = 5, 1024
+SECONDS, MEGABYTES = 3, 1024
 LEDGER, JOURNAL = "ledger.sqlite", "ledger.sqlite-journal"
 
 

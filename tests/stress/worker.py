@@ -215,13 +215,13 @@ JOBS: dict[str, Callable[..., None]] = {"churn": churn, "live": live}
 def bound(*, seconds: float, megabytes: int) -> None:
     """Gives this process a limit of processor time and of memory beyond what it has now (Linux).
 
-    More processor time ends it (SIGPROF), and so does a wait of ten times as long (SIGALRM). Of
+    More processor time ends it (SIGPROF), and so does a wait of thirty times as long (SIGALRM). Of
     memory it gets no more, which is a MemoryError where it is asked for with care.
     """
     import resource
 
     signal.setitimer(signal.ITIMER_PROF, seconds)
-    signal.setitimer(signal.ITIMER_REAL, 10 * seconds)
+    signal.setitimer(signal.ITIMER_REAL, 30 * seconds)
     pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0])
     most = pages * resource.getpagesize() + megabytes * 2**20
     resource.setrlimit(resource.RLIMIT_AS, (most, most))
