@@ -30,6 +30,7 @@ import numpy.typing as npt
 
 from procmem.errors import InputError, MissingExtraError
 from procmem.index import CALIBRATION_ITEMS, Index, check_k
+from procmem.patchsim import top_k
 
 CELL_ITEMS = 1 << 15
 """A cell with more items is two cells. Larger ones are searched faster in all and take longer to
@@ -358,8 +359,10 @@ class _Cell:
             chosen = own if keep is None else own[keep[own]]
             if len(chosen) < k:
                 return self.rows.search(queries, k, keep=keep)
-            subset = Index.of_unit_rows(self.rows.ids[chosen], self.rows.rows[chosen])
-            ids[row], near[row] = subset.search(queries[row], k)
+            # As `Index.search`: rows ascend by id, so ties by position are ties by id.
+            best, similarities = top_k(queries[row : row + 1], self.rows.rows[chosen], k)
+            ids[row] = self.rows.ids[chosen[best[0]]]
+            near[row] = np.clip(similarities[0], -1.0, 1.0)
         return ids, near
 
 
