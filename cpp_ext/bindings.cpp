@@ -9,14 +9,40 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
+#include <initializer_list>
 #include <string>
 #include <vector>
 
+#include "kernels.hpp"
 #include "patchsim.hpp"
 
 namespace py = pybind11;
 
 namespace {
+
+enum class Element { float32, float16, int8 };
+
+struct Type {
+    Element element;
+    const char* name;
+    std::size_t bytes;
+};
+
+constexpr Type types[] = {
+    {Element::float32, "float32", 4}, {Element::float16, "float16", 2}, {Element::int8, "int8", 1}};
+
+// A matrix as it came, with its checked type.
+struct Matrix {
+    const void* data;
+    const Type* type;
+    std::size_t rows;
+    std::size_t columns;
+
+    template <class T>
+    procmem::Rows<T> as() const {
+        return {static_cast<const T*>(data), rows, columns};
+    }
+};
 
 std::string shape_of(const py::array& array) {
     return py::cast<std::string>(py::str(array.attr("shape")));
@@ -27,17 +53,33 @@ std::string type_name(const py::handle& object) {
 }
 
 // The array behind `object`, which must already be exactly what the kernels read.
-procmem::Matrix checked(const py::object& object, const std::string& name) {
+Matrix checked(const py::object& object, const std::string& name,
+               std::initializer_list<Element> wanted) {
+    std::string names;
+    for (const Type& type : types) {
+        if (std::count(wanted.begin(), wanted.end(), type.element) > 0) {
+            names += (names.empty() ? "" : " or ") + std::string(type.name);
+        }
+    }
     if (!py::isinstance<py::array>(object)) {
-        throw py::type_error(name + " is a " + type_name(object) +
-                             ", wanted a 2-D float32 numpy.ndarray");
+        throw py::type_error(name + " is a " + type_name(object) + ", wanted a 2-D " + names +
+                             " numpy.ndarray");
     }
     const auto array = py::reinterpret_borrow<py::array>(object);
-    if (!py::isinstance<py::array_t<float>>(array)) {
+    const Type* found = nullptr;
+    for (const Type& type : types) {
+        if (array.dtype().equal(py::dtype(type.name)) &&
+            std::count(wanted.begin(), wanted.end(), type.element) > 0) {
+            found = &type;
+        }
+    }
+    if (found == nullptr) {
         throw py::type_error(name + " has dtype " + py::cast<std::string>(py::str(array.dtype())) +
-                             ", wanted float32 in native byte order; convert it with "
+                             ", wanted " + names +
+                             " in native byte order; convert it with "
                              "numpy.ascontiguousarray(" +
-                             name + ", numpy.float32)");
+                             name + ", numpy." + types[static_cast<int>(*wanted.begin())].name +
+                             ")");
     }
     if (array.ndim() != 2) {
         throw py::value_error(name + " has shape " + shape_of(array) + ", wanted 2 dimensions");
@@ -46,19 +88,19 @@ procmem::Matrix checked(const py::object& object, const std::string& name) {
         throw py::value_error(name + " with shape " + shape_of(array) +
                               " is not C-contiguous; pass numpy.ascontiguousarray(" + name + ")");
     }
-    if (reinterpret_cast<std::uintptr_t>(array.data()) % alignof(float) != 0) {
-        throw py::value_error(name + " is not aligned to 4 bytes; pass a copy, " + name +
-                              ".copy()");
+    if (reinterpret_cast<std::uintptr_t>(array.data()) % found->bytes != 0) {
+        throw py::value_error(name + " is not aligned to " + std::to_string(found->bytes) +
+                              " bytes; pass a copy, " + name + ".copy()");
     }
-    return {static_cast<const float*>(array.data()), static_cast<std::size_t>(array.shape(0)),
+    return {array.data(), found, static_cast<std::size_t>(array.shape(0)),
             static_cast<std::size_t>(array.shape(1))};
 }
 
-std::string shape_text(procmem::Matrix matrix) {
+std::string shape_text(const Matrix& matrix) {
     return "(" + std::to_string(matrix.rows) + ", " + std::to_string(matrix.columns) + ")";
 }
 
-void check_widths(procmem::Matrix queries, procmem::Matrix memory) {
+void check_widths(const Matrix& queries, const Matrix& memory) {
     if (queries.columns != memory.columns) {
         throw py::value_error("queries have shape " + shape_text(queries) + " and memory " +
                               shape_text(memory) + "; wanted the same width (second number)");
@@ -67,6 +109,47 @@ void check_widths(procmem::Matrix queries, procmem::Matrix memory) {
         throw py::value_error("queries have shape " + shape_text(queries) +
                               "; wanted a width of at least 1");
     }
+    if (queries.type->element == Element::int8 && queries.columns > procmem::most_int8_columns) {
+        throw py::value_error("queries have shape " + shape_text(queries) +
+                              "; wanted an int8 width of at most " +
+                              std::to_string(procmem::most_int8_columns));
+    }
+}
+
+// Which rows of the memory are asked.
+struct Keep {
+    const bool* flags;  // nullptr: all
+    std::size_t count;
+};
+
+Keep checked_keep(const py::object& object, const Matrix& memory) {
+    if (object.is_none()) {
+        return {nullptr, memory.rows};
+    }
+    const std::string wanted = "bool of shape (" + std::to_string(memory.rows) +
+                               ",), one flag per row of memory, C-contiguous";
+    if (!py::isinstance<py::array>(object)) {
+        throw py::type_error("keep is a " + type_name(object) + ", wanted None or " + wanted);
+    }
+    const auto array = py::reinterpret_borrow<py::array>(object);
+    if (!array.dtype().equal(py::dtype("bool"))) {
+        throw py::type_error("keep has dtype " + py::cast<std::string>(py::str(array.dtype())) +
+                             ", wanted " + wanted);
+    }
+    if (array.ndim() != 1 || static_cast<std::size_t>(array.shape(0)) != memory.rows ||
+        (array.flags() & py::array::c_style) == 0) {
+        throw py::value_error("keep has shape " + shape_of(array) + ", wanted " + wanted);
+    }
+    // Read as bytes: only numpy's own operations are sure to leave nothing but 0 and 1 in a bool.
+    const auto* bytes = static_cast<const unsigned char*>(array.data());
+    const auto more =
+        std::find_if(bytes, bytes + memory.rows, [](unsigned char b) { return b > 1; });
+    if (more != bytes + memory.rows) {
+        throw py::value_error("keep holds the byte " + std::to_string(*more) +
+                              ", wanted 0 and 1 only; pass keep.view(numpy.uint8) != 0");
+    }
+    return {static_cast<const bool*>(array.data()),
+            static_cast<std::size_t>(std::count(bytes, bytes + memory.rows, 1))};
 }
 
 std::size_t checked_threads(py::ssize_t threads) {
@@ -80,7 +163,7 @@ std::size_t checked_threads(py::ssize_t threads) {
 void raise_unless_fine(const procmem::Status& status, double scale) {
     const auto not_finite = [&](const std::string& name) {
         return py::value_error(name + " has a value in row " + std::to_string(status.row) +
-                               " that is not finite (NaN or infinity); wanted finite float32, "
+                               " that is not finite (NaN or infinity); wanted finite numbers, "
                                "remove or recompute that row");
     };
     switch (status.problem) {
@@ -104,50 +187,72 @@ void raise_unless_fine(const procmem::Status& status, double scale) {
     }
 }
 
-py::tuple topk_f32(const py::object& queries_object, const py::object& memory_object, py::ssize_t k,
-                   py::ssize_t threads, const std::string& isa) {
-    const procmem::Matrix queries = checked(queries_object, "queries");
-    const procmem::Matrix memory = checked(memory_object, "memory");
+std::vector<py::ssize_t> shape(std::size_t rows, std::size_t columns) {
+    return {static_cast<py::ssize_t>(rows), static_cast<py::ssize_t>(columns)};
+}
+
+py::tuple topk(const py::object& queries_object, const py::object& memory_object, py::ssize_t k,
+               py::ssize_t threads, const py::object& keep_object, const std::string& isa) {
+    const Matrix queries = checked(queries_object, "queries", {Element::float32, Element::int8});
+    const bool is_int8 = queries.type->element == Element::int8;
+    const Matrix memory =
+        is_int8 ? checked(memory_object, "memory", {Element::int8})
+                : checked(memory_object, "memory", {Element::float32, Element::float16});
     check_widths(queries, memory);
     if (k < 1) {
         throw py::value_error("k is " + std::to_string(k) + ", wanted at least 1");
     }
     const std::size_t thread_count = checked_threads(threads);
+    const Keep keep = checked_keep(keep_object, memory);
     const procmem::Kernels& kernels = procmem::choose_kernels(isa);
-    const std::size_t kept = std::min(static_cast<std::size_t>(k), memory.rows);
+    const procmem::Int8Kernels& int8_kernels = procmem::choose_int8_kernels(isa);
+    const std::size_t found = std::min(static_cast<std::size_t>(k), keep.count);
 
-    const std::vector<py::ssize_t> shape{static_cast<py::ssize_t>(queries.rows),
-                                         static_cast<py::ssize_t>(kept)};
-    py::array_t<std::int64_t> indices(shape);
-    py::array_t<float> similarities(shape);
-    if (queries.rows > 0 && kept > 0) {
+    py::array_t<std::int64_t> indices(shape(queries.rows, found));
+    const py::array similarities(is_int8 ? py::dtype("int32") : py::dtype("float32"),
+                                 shape(queries.rows, found));
+    if (queries.rows > 0 && found > 0) {
         std::int64_t* index_data = indices.mutable_data();
-        float* similarity_data = similarities.mutable_data();
+        void* similarity_data = const_cast<void*>(similarities.data());
         procmem::Status status{};
         {
             py::gil_scoped_release release;
-            status = procmem::topk_f32(kernels, queries, memory, kept, thread_count, index_data,
-                                       similarity_data);
+            if (is_int8) {
+                procmem::topk(int8_kernels, queries.as<std::int8_t>(), memory.as<std::int8_t>(),
+                              keep.flags, found, thread_count, index_data,
+                              static_cast<std::int32_t*>(similarity_data));
+            } else if (memory.type->element == Element::float16) {
+                status = procmem::topk(kernels, queries.as<float>(), memory.as<procmem::Half>(),
+                                       keep.flags, found, thread_count, index_data,
+                                       static_cast<float*>(similarity_data));
+            } else {
+                status = procmem::topk(kernels, queries.as<float>(), memory.as<float>(), keep.flags,
+                                       found, thread_count, index_data,
+                                       static_cast<float*>(similarity_data));
+            }
         }
         raise_unless_fine(status, 1.0);
     }
     return py::make_tuple(indices, similarities);
 }
 
-py::array_t<float> mix_f32(const py::object& queries_object, const py::object& memory_object,
-                           const py::object& values_object, double scale, py::ssize_t threads,
-                           const std::string& isa) {
-    const procmem::Matrix queries = checked(queries_object, "queries");
-    const procmem::Matrix memory = checked(memory_object, "memory");
-    const procmem::Matrix values = checked(values_object, "values");
+py::array_t<float> mix(const py::object& queries_object, const py::object& memory_object,
+                       const py::object& values_object, double scale, py::ssize_t threads,
+                       const py::object& keep_object, const std::string& isa) {
+    const Matrix queries = checked(queries_object, "queries", {Element::float32});
+    const Matrix memory =
+        checked(memory_object, "memory", {Element::float32, Element::float16, Element::int8});
+    const Matrix values = checked(values_object, "values", {Element::float32});
     check_widths(queries, memory);
     if (values.rows != memory.rows) {
         throw py::value_error("values have shape " + shape_text(values) + " and memory " +
                               shape_text(memory) + "; wanted one row of values per row of memory");
     }
-    if (memory.rows == 0) {
-        throw py::value_error("memory has shape " + shape_text(memory) +
-                              "; wanted at least 1 row, there is nothing to mix");
+    const Keep keep = checked_keep(keep_object, memory);
+    if (keep.count == 0) {
+        throw py::value_error("memory has shape " + shape_text(memory) + " and " +
+                              std::to_string(keep.count) +
+                              " kept rows; wanted at least 1 row, there is nothing to mix");
     }
     const float narrow_scale = static_cast<float>(scale);
     if (!std::isfinite(narrow_scale)) {
@@ -156,15 +261,27 @@ py::array_t<float> mix_f32(const py::object& queries_object, const py::object& m
     const std::size_t thread_count = checked_threads(threads);
     const procmem::Kernels& kernels = procmem::choose_kernels(isa);
 
-    py::array_t<float> mixed(std::vector<py::ssize_t>{static_cast<py::ssize_t>(queries.rows),
-                                                      static_cast<py::ssize_t>(values.columns)});
+    py::array_t<float> mixed(shape(queries.rows, values.columns));
     if (queries.rows > 0 && values.columns > 0) {
         float* mixed_data = mixed.mutable_data();
         procmem::Status status{};
         {
             py::gil_scoped_release release;
-            status = procmem::mix_f32(kernels, queries, memory, values, narrow_scale, thread_count,
-                                      mixed_data);
+            const auto mix_stored = [&](auto stored) {
+                return procmem::mix(kernels, queries.as<float>(), stored, values.as<float>(),
+                                    keep.flags, narrow_scale, thread_count, mixed_data);
+            };
+            switch (memory.type->element) {
+                case Element::float32:
+                    status = mix_stored(memory.as<float>());
+                    break;
+                case Element::float16:
+                    status = mix_stored(memory.as<procmem::Half>());
+                    break;
+                case Element::int8:
+                    status = mix_stored(memory.as<std::int8_t>());
+                    break;
+            }
         }
         raise_unless_fine(status, scale);
     }
@@ -175,12 +292,15 @@ py::array_t<float> mix_f32(const py::object& queries_object, const py::object& m
 
 PYBIND11_MODULE(_patchsim, module) {
     module.doc() = "Patch similarity on the CPU; procmem.patchsim is the way to call it.";
-    module.def("topk_f32", &topk_f32, py::arg("queries"), py::arg("memory"), py::arg("k"),
-               py::arg("threads") = 0, py::kw_only(), py::arg("isa") = "",
-               "Indices (Q, K) int64 and similarities (Q, K) float32 of the K = min(k, N) nearest "
-               "memory rows of each query: larger dot product first, ties by smaller index.");
-    module.def("mix_f32", &mix_f32, py::arg("queries"), py::arg("memory"), py::arg("values"),
-               py::arg("scale"), py::arg("threads") = 0, py::kw_only(), py::arg("isa") = "",
+    module.def("topk", &topk, py::arg("queries"), py::arg("memory"), py::arg("k"),
+               py::arg("threads") = 0, py::kw_only(), py::arg("keep") = py::none(),
+               py::arg("isa") = "",
+               "Indices (Q, K) int64 and similarities (Q, K) float32, int32 of int8, of the K = "
+               "min(k, kept rows) nearest memory rows of each query: larger dot product first, "
+               "ties by smaller index.");
+    module.def("mix", &mix, py::arg("queries"), py::arg("memory"), py::arg("values"),
+               py::arg("scale"), py::arg("threads") = 0, py::kw_only(),
+               py::arg("keep") = py::none(), py::arg("isa") = "",
                "(Q, V) float32: rows of values weighted by softmax(scale * queries . memory).");
     module.def(
         "isa", [] { return procmem::name_of(procmem::choose_kernels("")); },

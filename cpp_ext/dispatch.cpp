@@ -19,6 +19,7 @@ namespace {
 struct Features {
     bool avx2;
     bool avx512;
+    bool vnni;
 };
 
 // The instruction must exist and the operating system must save its registers.
@@ -26,26 +27,36 @@ Features detect() {
     int info[4];
     __cpuid(info, 0);
     if (info[0] < 7) {
-        return {false, false};
+        return {false, false, false};
     }
     __cpuid(info, 1);
     const bool fma = (info[2] & (1 << 12)) != 0;
+    const bool f16c = (info[2] & (1 << 29)) != 0;
     const bool saves_state = (info[2] & (1 << 27)) != 0;
     __cpuidex(info, 7, 0);
     const bool avx2 = (info[1] & (1 << 5)) != 0;
     const bool avx512f = (info[1] & (1 << 16)) != 0;
+    const bool vnni = (info[1] & (1 << 30)) != 0 && (info[2] & (1 << 11)) != 0;  // with BW
     const unsigned long long saved = saves_state ? _xgetbv(0) : 0;
-    const bool usable = fma && avx2 && (saved & 0x6) == 0x6;
-    return {usable, usable && avx512f && (saved & 0xe6) == 0xe6};
+    const bool usable = fma && f16c && avx2 && (saved & 0x6) == 0x6;
+    const bool wide = usable && avx512f && (saved & 0xe6) == 0xe6;
+    return {usable, wide, wide && vnni};
 }
 
 bool runs_avx2() { return detect().avx2; }
 bool runs_avx512() { return detect().avx512; }
+bool runs_vnni() { return detect().vnni; }
 
 #elif defined(PROCMEM_X86)
 
+// __builtin_cpu_supports("f16c") is newer than the compilers that are supported; whatever runs
+// AVX2 and FMA has it.
 bool runs_avx2() { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"); }
 bool runs_avx512() { return runs_avx2() && __builtin_cpu_supports("avx512f"); }
+bool runs_vnni() {
+    return runs_avx512() && __builtin_cpu_supports("avx512bw") &&
+           __builtin_cpu_supports("avx512vnni");
+}
 
 #endif
 
@@ -93,6 +104,19 @@ const Kernels& choose_kernels(const std::string& name) {
     }
     throw std::invalid_argument(origin + " is '" + wanted + "', this processor can run: " + names +
                                 "; choose one of these, or leave it unset for the fastest");
+}
+
+const Int8Kernels& choose_int8_kernels(const std::string& name) {
+    const std::string wanted = choose_kernels(name).name;
+#ifdef PROCMEM_X86
+    if (wanted == "avx512" && runs_vnni()) {
+        return int8_avx512;
+    }
+    if (wanted != "scalar") {
+        return int8_avx2;
+    }
+#endif
+    return int8_scalar;
 }
 
 std::string name_of(const Kernels& kernels) { return kernels.name; }

@@ -2,9 +2,9 @@
 //
 // The including file defines, in namespace procmem and an unnamed namespace: `Vec` and its `width`,
 // `tile_rows`, zero, load, store, broadcast, add, subtract, multiply, multiply_add, maximum,
-// any_greater, zero_below, power_of_two, load_columns, and a `Magnitude` with no_magnitude, note
-// and magnitude_bits_of. Everything here is lane by lane, so a result never depends on which lane
-// or tile a row fell into.
+// any_greater, zero_below, power_of_two, load_columns, widen, and a `Magnitude` with no_magnitude,
+// note and magnitude_bits_of. Everything here is lane by lane, so a result never depends on which
+// lane or tile a row fell into.
 //
 // The product is that of a packed matrix multiplication: a panel of memory rows is transposed so
 // that neighboring lanes hold neighboring rows, and a tile of queries is broadcast against it.
@@ -157,34 +157,20 @@ void pack_queries(const float* queries, std::size_t count, std::size_t width,
     }
 }
 
-// Offers one query's products with the rows from `row` on to its heap.
-inline void offer_products(const TopkBlock& block, std::size_t query, std::size_t row,
-                           const float* products) noexcept {
-    float threshold = block.thresholds[query];
-    // A later row that only equals the worst kept one has a larger index and loses.
+// Offers one query's products with the rows from `row` on, of which most are too far away.
+inline void offer_panel(const TopkBlock<float, float>& block, std::size_t query, std::size_t row,
+                        const float* products) noexcept {
+    const Vec threshold = broadcast(block.thresholds[query]);
     bool candidate = false;
     for (std::size_t v = 0; v < panel_vectors; ++v) {
-        candidate |= any_greater(load(products + v * Vec::width), broadcast(threshold));
+        candidate |= any_greater(load(products + v * Vec::width), threshold);
     }
-    if (!candidate) {
-        return;
+    if (candidate) {
+        offer_products(block, query, row, smaller(block.rows - row, panel_rows), products);
     }
-    Entry* heap = block.heaps + query * block.k;
-    std::size_t& count = block.counts[query];
-    const std::size_t in_panel = smaller(block.rows - row, panel_rows);
-    for (std::size_t c = 0; c < in_panel; ++c) {
-        if (products[c] > threshold) {
-            offer(heap, count, block.k,
-                  Entry{products[c], block.first + static_cast<std::int64_t>(row + c)});
-            if (count == block.k) {
-                threshold = heap[0].similarity;
-            }
-        }
-    }
-    block.thresholds[query] = threshold;
 }
 
-std::uint32_t topk_block(const TopkBlock& block) noexcept {
+std::uint32_t topk_block(const TopkBlock<float, float>& block) noexcept {
     float products[tile_rows * panel_rows];
     if (block.query_count == 1) {  // packing would cost more than it saves
         Magnitude magnitude = no_magnitude();
@@ -197,7 +183,7 @@ std::uint32_t topk_block(const TopkBlock& block) noexcept {
                 multiply_tile<1>(block.queries, block.packed, panel_rows, block.width, products,
                                  panel_rows);
             }
-            offer_products(block, 0, row, products);
+            offer_panel(block, 0, row, products);
         }
         return magnitude_bits_of(magnitude);
     }
@@ -210,7 +196,7 @@ std::uint32_t topk_block(const TopkBlock& block) noexcept {
                          block.packed + row * block.width, panel_rows, block.width, products,
                          panel_rows);
             for (std::size_t r = 0; r < in_tile; ++r) {
-                offer_products(block, first + r, row, products + r * panel_rows);
+                offer_panel(block, first + r, row, products + r * panel_rows);
             }
         }
         first += tile;
@@ -282,11 +268,11 @@ double weigh(float* line, std::size_t rows, std::size_t padded, float scale, flo
     return total;
 }
 
-void mix_block(const MixBlock& block) noexcept {
+std::uint32_t mix_block(const MixBlock& block) noexcept {
     const std::size_t padded = (block.rows + panel_rows - 1) / panel_rows * panel_rows;
     const std::size_t value_tail = block.value_width % panel_rows;
     const std::size_t value_full = block.value_width - value_tail;
-    pack_block(block.memory, block.rows, block.width, block.packed);
+    const std::uint32_t largest = pack_block(block.memory, block.rows, block.width, block.packed);
     for (std::size_t n = 0; n < block.rows && value_tail > 0; ++n) {
         for (std::size_t c = 0; c < panel_rows; ++c) {
             block.value_tail[n * panel_rows + c] =
@@ -335,6 +321,7 @@ void mix_block(const MixBlock& block) noexcept {
         }
         first += tile;
     }
+    return largest;
 }
 
 }  // namespace

@@ -82,6 +82,17 @@ inline void load_columns(const float* source, std::size_t stride, Vec (&columns)
     columns[3] = {_mm256_shuffle_ps(high01, high23, 0xee)};
 }
 
+void widen(const Half* source, std::size_t count, float* target) noexcept {
+    std::size_t i = 0;
+    for (; i + 8 <= count; i += 8) {
+        const __m128i halves = _mm_loadu_si128(reinterpret_cast<const __m128i*>(source + i));
+        _mm256_storeu_ps(target + i, _mm256_cvtph_ps(halves));
+    }
+    for (; i < count; ++i) {
+        target[i] = _mm_cvtss_f32(_mm_cvtph_ps(_mm_cvtsi32_si128(source[i].bits)));
+    }
+}
+
 }  // namespace
 }  // namespace procmem
 
@@ -89,6 +100,7 @@ inline void load_columns(const float* source, std::size_t stride, Vec (&columns)
 
 namespace procmem {
 
-const Kernels kernels_avx2 = {"avx2", tile_rows, panel_rows, pack_queries, topk_block, mix_block};
+const Kernels kernels_avx2 = {"avx2", tile_rows,  panel_rows, pack_queries,
+                              widen,  topk_block, mix_block};
 
 }  // namespace procmem

@@ -83,6 +83,17 @@ inline void load_columns(const float* source, std::size_t stride, Vec (&columns)
     columns[3] = {_mm512_shuffle_ps(high01, high23, 0xee)};
 }
 
+void widen(const Half* source, std::size_t count, float* target) noexcept {
+    std::size_t i = 0;
+    for (; i + 16 <= count; i += 16) {
+        const __m256i halves = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(source + i));
+        _mm512_storeu_ps(target + i, _mm512_cvtph_ps(halves));
+    }
+    for (; i < count; ++i) {
+        target[i] = _mm_cvtss_f32(_mm_cvtph_ps(_mm_cvtsi32_si128(source[i].bits)));
+    }
+}
+
 }  // namespace
 }  // namespace procmem
 
@@ -90,7 +101,7 @@ inline void load_columns(const float* source, std::size_t stride, Vec (&columns)
 
 namespace procmem {
 
-const Kernels kernels_avx512 = {"avx512",     tile_rows,  panel_rows,
-                                pack_queries, topk_block, mix_block};
+const Kernels kernels_avx512 = {"avx512", tile_rows,  panel_rows, pack_queries,
+                                widen,    topk_block, mix_block};
 
 }  // namespace procmem

@@ -110,6 +110,24 @@ inline void load_columns(const float* source, std::size_t stride, Vec (&columns)
     }
 }
 
+// Exact, as every binary16 number is a binary32 number.
+void widen(const Half* source, std::size_t count, float* target) noexcept {
+    for (std::size_t i = 0; i < count; ++i) {
+        const std::uint32_t half = source[i].bits;
+        const std::uint32_t sign = (half & 0x8000u) << 16;
+        const std::uint32_t exponent = (half >> 10) & 0x1fu;
+        const std::uint32_t fraction = half & 0x3ffu;
+        if (exponent == 0) {  // zero or subnormal: a multiple of 2^-24
+            const float magnitude = static_cast<float>(fraction) * 5.9604644775390625e-8f;
+            target[i] = sign != 0 ? -magnitude : magnitude;
+            continue;
+        }
+        const std::uint32_t wide = exponent == 0x1f ? 0xffu : exponent + 112;  // 112 = 127 - 15
+        const std::uint32_t bits = sign | (wide << 23) | (fraction << 13);
+        std::memcpy(target + i, &bits, sizeof bits);
+    }
+}
+
 }  // namespace
 }  // namespace procmem
 
@@ -117,7 +135,7 @@ inline void load_columns(const float* source, std::size_t stride, Vec (&columns)
 
 namespace procmem {
 
-const Kernels kernels_scalar = {"scalar",     tile_rows,  panel_rows,
-                                pack_queries, topk_block, mix_block};
+const Kernels kernels_scalar = {"scalar", tile_rows,  panel_rows, pack_queries,
+                                widen,    topk_block, mix_block};
 
 }  // namespace procmem

@@ -1,4 +1,4 @@
-// What one compiled instruction set offers to run.cpp: work on one block of memory rows.
+// What one compiled instruction set offers: work on one block of memory rows.
 //
 // Every function is noexcept, allocates nothing and calls no inline function of the standard
 // library: the same template, compiled with other flags elsewhere, could be merged by the linker.
@@ -9,22 +9,30 @@
 
 namespace procmem {
 
+// An IEEE 754 binary16 number, as numpy's float16 stores it.
+struct Half {
+    std::uint16_t bits;
+};
+
+template <class Similarity>
 struct Entry {
-    float similarity;
+    Similarity similarity;
     std::int64_t index;
 };
 
+template <class Element, class Similarity>
 struct TopkBlock {
-    const float* queries;  // packed by pack_queries
+    const Element* queries;  // packed by pack_queries
     std::size_t query_count;
-    std::size_t width;    // D
-    const float* memory;  // first row of the block
-    std::size_t rows;     // in this block
-    std::int64_t first;   // index of that first row; blocks of one heap come in ascending order
-    float* packed;        // scratch, padded(rows) * width floats
-    Entry* heaps;         // query_count * k
-    std::size_t* counts;  // entries in each heap
-    float* thresholds;    // similarity to beat; -infinity until a heap is full
+    std::size_t width;            // D
+    const Element* memory;        // first row of the block
+    std::size_t rows;             // in this block
+    std::int64_t first;           // index of that first row, the others follow; or
+    const std::int64_t* indices;  // one per row, ascending; blocks of one heap come in that order
+    Element* packed;              // scratch, padded(rows) * padded(width) elements
+    Entry<Similarity>* heaps;     // query_count * k
+    std::size_t* counts;          // entries in each heap
+    Similarity* thresholds;       // similarity to beat; the lowest there is until a heap is full
     std::size_t k;
 };
 
@@ -53,15 +61,36 @@ struct Kernels {
     // Interleaves queries tile by tile; `packed` has room for count rounded up to tile, times
     // width.
     void (*pack_queries)(const float* queries, std::size_t count, std::size_t width, float* packed);
-    // Returns the largest |element| of the block's rows as bits (>= 0x7f800000: not finite).
-    std::uint32_t (*topk_block)(const TopkBlock& block);
-    void (*mix_block)(const MixBlock& block);
+    void (*widen)(const Half* source, std::size_t count, float* target);
+    // Both return the largest |element| of the block's rows as bits (>= 0x7f800000: not finite).
+    std::uint32_t (*topk_block)(const TopkBlock<float, float>& block);
+    std::uint32_t (*mix_block)(const MixBlock& block);
+};
+
+struct Int8Block : TopkBlock<std::int8_t, std::int32_t> {
+    const std::int8_t* plain_queries;  // (query_count, width), row-major
+    const std::int32_t* offsets;       // where each query's sums begin: -bias * sum of its elements
+};
+
+struct Int8Kernels {
+    const char* name;
+    std::int32_t bias;  // what the path adds to each element of a row
+    std::size_t tile;
+    std::size_t panel;
+    // Interleaves queries tile by tile, four elements of each in turn; `packed` has room for count
+    // rounded up to tile, times width rounded up to 4.
+    void (*pack_queries)(const std::int8_t* queries, std::size_t count, std::size_t width,
+                         std::int8_t* packed);
+    void (*topk_block)(const Int8Block& block);
 };
 
 extern const Kernels kernels_scalar;
+extern const Int8Kernels int8_scalar;
 #ifdef PROCMEM_X86
-extern const Kernels kernels_avx2;
-extern const Kernels kernels_avx512;
+extern const Kernels kernels_avx2;  // needs AVX2, FMA and F16C
+extern const Int8Kernels int8_avx2;
+extern const Kernels kernels_avx512;   // needs AVX-512 F besides
+extern const Int8Kernels int8_avx512;  // needs AVX-512 F, BW and VNNI besides
 #endif
 
 }  // namespace procmem

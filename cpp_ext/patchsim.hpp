@@ -2,18 +2,24 @@
 //
 // Called by bindings.cpp, which has checked every argument. Nothing here knows Python.
 //
-// Layout      All matrices are float32, row-major, dense, aligned to 4 bytes. Outputs never overlap
+// Layout      All matrices are row-major, dense and aligned to their elements. Outputs never
+// overlap
 //             inputs. Nobody may write to the inputs while a call runs.
-// Similarity  The dot product q.m is one chain of multiply-adds in the order d = 0, 1, ..., D-1.
-//             Its bits depend on the two rows and the path only: not on the position of a row, on
-//             Q, N, block sizes or threads. It is symmetric. avx2 and avx512 give equal bits;
-//             scalar rounds each product first, unless every processor of its kind has a fused
-//             multiply-add (arm64). Error: at most D * 2^-23 * sum |q_d m_d|.
+// Elements    Memory rows are float32, float16 or int8. float16 is widened block by block, which is
+//             exact, so that it answers as float32 rows of the same values. topk of int8 takes int8
+//             queries too and is exact integer arithmetic, the same on every path; mix widens int8.
+// Similarity  The dot product q.m of floats is one chain of multiply-adds in the order d = 0, 1,
+//             ..., D-1. Its bits depend on the two rows and the path only: not on the position of a
+//             row, on Q, N, block sizes or threads. It is symmetric. avx2 and avx512 give equal
+//             bits; scalar rounds each product first, unless every processor of its kind has a
+//             fused multiply-add (arm64). Error: at most D * 2^-23 * sum |q_d m_d|.
+// Keep        One flag per memory row; rows that are not kept are not read, and every answer has
+//             the bits of a memory that never held them. nullptr keeps all.
 // Order       Larger similarity first; equal similarities by smaller index.
 // Threads     Results have the same bits for every thread count.
-// Memory      topk_f32: the results, one heap of k per query and thread for a bounded group of
-//             queries, and one packed block of memory rows per thread. mix_f32: one row of V
-//             doubles per query in flight. Never Q x N.
+// Memory      topk: the results, one heap of k per query and thread for a bounded group of queries,
+//             and one packed block of memory rows per thread. mix: one row of V doubles per query
+//             in flight. Never Q x N.
 // Refused     Values that are not finite, or so large that a sum could overflow (see Status).
 #pragma once
 
@@ -24,12 +30,17 @@
 
 namespace procmem {
 
-// A dense row-major float32 matrix that somebody else owns.
-struct Matrix {
-    const float* data;
+struct Half;  // an IEEE 754 binary16 number, see kernels.hpp
+
+// A dense row-major matrix that somebody else owns.
+template <class Element>
+struct Rows {
+    const Element* data;
     std::size_t rows;
     std::size_t columns;
 };
+
+constexpr std::size_t most_int8_columns = 65536;  // more could overflow the 32 bits of a sum
 
 enum class Problem {
     none,
@@ -47,6 +58,7 @@ struct Status {
 };
 
 struct Kernels;  // one compiled instruction set, see kernels.hpp
+struct Int8Kernels;
 
 // The paths this processor can run, slowest first; "scalar" is always the first.
 std::vector<std::string> available_isas();
@@ -55,21 +67,33 @@ std::vector<std::string> available_isas();
 // without that the fastest available. Throws std::invalid_argument that says what is possible.
 const Kernels& choose_kernels(const std::string& name);
 
+// The same for int8. Where the processor has AVX-512 but not its VNNI, "avx512" is "avx2" here.
+const Int8Kernels& choose_int8_kernels(const std::string& name);
+
 std::string name_of(const Kernels& kernels);
 
-// For each query the k memory rows of largest similarity.
+// For each query the k memory rows of largest similarity. Stored: float or Half.
 //
-// Requires 1 <= k <= memory.rows and queries.columns == memory.columns >= 1. threads = 0 means all
-// that the process may use. Writes (Q, k) indices and similarities. Throws std::bad_alloc only.
-Status topk_f32(const Kernels& kernels, Matrix queries, Matrix memory, std::size_t k,
-                std::size_t threads, std::int64_t* indices, float* similarities);
+// Requires 1 <= k <= the number of kept rows and queries.columns == memory.columns >= 1. threads =
+// 0 means all that the process may use. Writes (Q, k) indices and similarities. Throws
+// std::bad_alloc only.
+template <class Stored>
+Status topk(const Kernels& kernels, Rows<float> queries, Rows<Stored> memory, const bool* keep,
+            std::size_t k, std::size_t threads, std::int64_t* indices, float* similarities);
+
+// The same of integers; at most most_int8_columns wide.
+void topk(const Int8Kernels& kernels, Rows<std::int8_t> queries, Rows<std::int8_t> memory,
+          const bool* keep, std::size_t k, std::size_t threads, std::int64_t* indices,
+          std::int32_t* similarities);
 
 // For each query the sum of the rows of `values`, weighted by softmax over n of scale * q.m_n.
+// Stored: float, Half or int8.
 //
 // One pass over memory and values with a running maximum (online softmax); sums across blocks are
-// kept in double. Requires memory.rows == values.rows >= 1, equal widths >= 1, and a finite scale.
-// Writes (Q, V) float32. Throws std::bad_alloc only.
-Status mix_f32(const Kernels& kernels, Matrix queries, Matrix memory, Matrix values, float scale,
-               std::size_t threads, float* mixed);
+// kept in double. Requires memory.rows == values.rows, at least one kept row, equal widths >= 1,
+// and a finite scale. Writes (Q, V) float32. Throws std::bad_alloc only.
+template <class Stored>
+Status mix(const Kernels& kernels, Rows<float> queries, Rows<Stored> memory, Rows<float> values,
+           const bool* keep, float scale, std::size_t threads, float* mixed);
 
 }  // namespace procmem

@@ -10,11 +10,14 @@ namespace procmem {
 namespace {
 
 // The order of results: larger similarity first, then smaller index. Total for finite similarities.
-inline bool comes_before(const Entry& a, const Entry& b) noexcept {
+template <class Similarity>
+inline bool comes_before(const Entry<Similarity>& a, const Entry<Similarity>& b) noexcept {
     return a.similarity > b.similarity || (a.similarity == b.similarity && a.index < b.index);
 }
 
-inline void sift_down(Entry* heap, std::size_t count, std::size_t hole, Entry entry) noexcept {
+template <class Similarity>
+inline void sift_down(Entry<Similarity>* heap, std::size_t count, std::size_t hole,
+                      Entry<Similarity> entry) noexcept {
     for (;;) {
         std::size_t child = 2 * hole + 1;
         if (child >= count) {
@@ -33,7 +36,9 @@ inline void sift_down(Entry* heap, std::size_t count, std::size_t hole, Entry en
 }
 
 // Offers one entry to a heap of at most k.
-inline void offer(Entry* heap, std::size_t& count, std::size_t k, Entry entry) noexcept {
+template <class Similarity>
+inline void offer(Entry<Similarity>* heap, std::size_t& count, std::size_t k,
+                  Entry<Similarity> entry) noexcept {
     if (count < k) {
         std::size_t hole = count++;
         while (hole > 0) {
@@ -50,13 +55,37 @@ inline void offer(Entry* heap, std::size_t& count, std::size_t k, Entry entry) n
     }
 }
 
+// Offers one query's products with `count` rows of the block, from `row` on, to its heap.
+template <class Element, class Similarity>
+inline void offer_products(const TopkBlock<Element, Similarity>& block, std::size_t query,
+                           std::size_t row, std::size_t count,
+                           const Similarity* products) noexcept {
+    Similarity threshold = block.thresholds[query];
+    Entry<Similarity>* heap = block.heaps + query * block.k;
+    std::size_t& held = block.counts[query];
+    for (std::size_t c = 0; c < count; ++c) {
+        // A later row that only equals the worst kept one has a larger index and loses.
+        if (products[c] > threshold) {
+            const std::int64_t index = block.indices != nullptr
+                                           ? block.indices[row + c]
+                                           : block.first + static_cast<std::int64_t>(row + c);
+            offer(heap, held, block.k, Entry<Similarity>{products[c], index});
+            if (held == block.k) {
+                threshold = heap[0].similarity;
+            }
+        }
+    }
+    block.thresholds[query] = threshold;
+}
+
 // Sorts a heap into the order of results.
-inline void sort_heap_best_first(Entry* heap, std::size_t count) noexcept {
+template <class Similarity>
+inline void sort_heap_best_first(Entry<Similarity>* heap, std::size_t count) noexcept {
     while (count > 1) {
         --count;
-        const Entry last = heap[count];
-        heap[count] = heap[0];
-        sift_down(heap, count, 0, last);
+        const Entry<Similarity> worst = heap[0];
+        sift_down(heap, count, 0, heap[count]);
+        heap[count] = worst;
     }
 }
 

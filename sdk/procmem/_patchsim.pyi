@@ -1,21 +1,36 @@
+from typing import Any, overload
+
 import numpy as np
 import numpy.typing as npt
 
-def topk_f32(
+@overload
+def topk(
     queries: npt.NDArray[np.float32],
-    memory: npt.NDArray[np.float32],
+    memory: npt.NDArray[np.float32] | npt.NDArray[np.float16],
     k: int,
     threads: int = 0,
     *,
+    keep: npt.NDArray[np.bool_] | None = None,
     isa: str = "",
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]: ...
-def mix_f32(
+@overload
+def topk(
+    queries: npt.NDArray[np.int8],
+    memory: npt.NDArray[np.int8],
+    k: int,
+    threads: int = 0,
+    *,
+    keep: npt.NDArray[np.bool_] | None = None,
+    isa: str = "",
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int32]]: ...
+def mix(
     queries: npt.NDArray[np.float32],
-    memory: npt.NDArray[np.float32],
+    memory: npt.NDArray[Any],
     values: npt.NDArray[np.float32],
     scale: float,
     threads: int = 0,
     *,
+    keep: npt.NDArray[np.bool_] | None = None,
     isa: str = "",
 ) -> npt.NDArray[np.float32]: ...
 def isa() -> str: ...

@@ -2,7 +2,8 @@
 
 Takes ids and stored vectors from `vault.py`, gives ids and similarities to `memory.py`. Derived:
 a pure function of the surviving rows sorted by id, with no trace of the order in which they came
-or of rows that left (law 1). Never touches a file. Not safe for use from several threads at once;
+or of rows that left (law 1). A large memory is screened by `screen.py` first, which shows in
+nothing but the time. Never touches a file. Not safe for use from several threads at once;
 `memory.py` holds the lock.
 """
 
@@ -17,6 +18,7 @@ import numpy.typing as npt
 
 from procmem.errors import InputError
 from procmem.patchsim import top_k
+from procmem.screen import MAX_WIDTH, ROWS_PER_QUERY, Screen
 
 CALIBRATION_ITEMS = 2_000
 """At most so many items, those of smallest id, calibrate `is_novel`."""
@@ -38,6 +40,7 @@ class Index:
         order = np.argsort(ids, kind="stable")
         self._ids = ids[order]
         self._rows = unit_rows(vectors[order])
+        self._screen: Screen | None = None  # made when it is first of use
 
     @classmethod
     def of_unit_rows(cls, ids: npt.NDArray[np.int64], rows: npt.NDArray[np.float32]) -> Index:
@@ -69,10 +72,12 @@ class Index:
         """
         order = np.argsort(ids, kind="stable")
         at = np.searchsorted(self._ids, ids[order])
-        old = self._rows
+        old, rows = self._rows, unit_rows(vectors[order])
         self._ids = np.insert(self._ids, at, ids[order])
-        self._rows = np.insert(old, at, unit_rows(vectors[order]), axis=0)
+        self._rows = np.insert(old, at, rows, axis=0)
         old.fill(0)
+        if self._screen is not None:
+            self._screen.insert(at, rows)
 
     def remove(self, ids: Iterable[int]) -> None:
         """Drops rows and overwrites the memory that held them with zeros.
@@ -85,6 +90,8 @@ class Index:
         self._rows = old_rows[~gone]
         old_ids.fill(0)
         old_rows.fill(0)
+        if self._screen is not None:
+            self._screen.remove(gone)
 
     def settle(self) -> None:
         """Returns at once: an exact index has nothing to build. `Cells` has."""
@@ -105,8 +112,8 @@ class Index:
         Args:
             query: (D,) or (Q, D) float32 unit vectors.
             k: at least 1; more than there are gives all.
-            keep: (N,) in the order of `ids`, False for rows that shall not be found. Costs a copy
-                of the kept rows.
+            keep: (N,) in the order of `ids`, False for rows that shall not be found. They cost
+                nothing.
 
         Returns:
             Ids int64 and similarities float32 in [-1, 1], both (K,) or (Q, K): largest similarity
@@ -123,17 +130,18 @@ class Index:
                 f"query has shape {query.shape}, wanted ({width},) or (Q, {width}): embed it "
                 "with the model of this memory"
             )
-        ids, rows = self._ids, self._rows
-        if keep is not None:
-            if keep.shape != ids.shape or keep.dtype != np.bool_:
-                raise InputError(
-                    f"keep is {keep.dtype} of shape {keep.shape}, wanted bool of {ids.shape}"
-                )
-            if not keep.all():
-                ids, rows = ids[keep], rows[keep]
+        if keep is not None and (keep.shape != self._ids.shape or keep.dtype != np.bool_):
+            raise InputError(
+                f"keep is {keep.dtype} of shape {keep.shape}, wanted bool of {self._ids.shape}"
+            )
         # A row sorted before another has the smaller id, so ties by position are ties by id.
-        indices, similarities = top_k(queries, rows, min(count, max(1, len(ids))))
-        found, near = ids[indices], np.clip(similarities, -1.0, 1.0)
+        if len(self) >= max(1, len(queries)) * ROWS_PER_QUERY and width <= MAX_WIDTH:
+            if self._screen is None:
+                self._screen = Screen(self._rows)
+            indices, similarities = self._screen.nearest(queries, self._rows, count, keep=keep)
+        else:
+            indices, similarities = top_k(queries, self._rows, count, keep=keep)
+        found, near = self._ids[indices], np.clip(similarities, -1.0, 1.0)
         return (found[0], near[0]) if query.ndim == 1 else (found, near)
 
     def nearest_others(self, *, limit: int = CALIBRATION_ITEMS) -> npt.NDArray[np.float32]:
@@ -172,16 +180,15 @@ class Index:
         if count < 1:
             nothing = np.empty((0, 0), dtype=np.intp)
             return nothing.ravel(), nothing, np.empty((0, 0), dtype=np.float32)
-        rows = self._rows if len(kept) == len(self) else self._rows[kept]
-        asked = np.arange(min(len(kept), limit))
-        found, similarities = top_k(rows[: len(asked)], rows, count + 1)
+        asked = kept[:limit]
+        found, similarities = top_k(self._rows[asked], self._rows, count + 1, keep=keep)
         # An item is its own nearest, unless others equal it or come first within rounding; then
         # it may even be missing, and the farthest one found is one too many.
         itself = found == asked[:, None]
         itself[~itself.any(axis=1), -1] = True
         shape = (len(asked), count)
         near = np.clip(similarities[~itself].reshape(shape), -1.0, 1.0)
-        return kept[asked], kept[found[~itself].reshape(shape)], near
+        return asked, found[~itself].reshape(shape), near
 
 
 def unit_rows(vectors: npt.NDArray[np.float16]) -> npt.NDArray[np.float32]:

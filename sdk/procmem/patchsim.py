@@ -6,14 +6,15 @@ stands its plain numpy twin, which says what it means and which the tests hold i
 
 Promises that the similarity of two rows has the same bits wherever the rows stand, whatever else
 is in the matrices and however many threads run (law 1 rests on this; a BLAS product does not give
-it). Never holds a queries x memory matrix, never converts or copies an argument silently. Nobody
-may write to the arrays while a call runs: the interpreter lock is released.
+it), and that rows that are left out leave the answers of a memory that never held them. Never holds
+a queries x memory matrix, never converts or copies a whole argument. Nobody may write to the arrays
+while a call runs: the interpreter lock is released. Memory-mapped arrays are read as they are.
 """
 
 from __future__ import annotations
 
 import operator
-from typing import SupportsIndex
+from typing import Any, SupportsIndex, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -22,49 +23,81 @@ from procmem import _patchsim
 from procmem.errors import InputError
 
 Float32 = npt.NDArray[np.float32]
+Bool = npt.NDArray[np.bool_]
 
 
+@overload
 def top_k(
-    queries: Float32, memory: Float32, k: SupportsIndex, *, threads: SupportsIndex = 0
-) -> tuple[npt.NDArray[np.int64], Float32]:
+    queries: Float32,
+    memory: Float32 | npt.NDArray[np.float16],
+    k: SupportsIndex,
+    *,
+    keep: Bool | None = None,
+    threads: SupportsIndex = 0,
+) -> tuple[npt.NDArray[np.int64], Float32]: ...
+@overload
+def top_k(
+    queries: npt.NDArray[np.int8],
+    memory: npt.NDArray[np.int8],
+    k: SupportsIndex,
+    *,
+    keep: Bool | None = None,
+    threads: SupportsIndex = 0,
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int32]]: ...
+def top_k(
+    queries: Any,
+    memory: Any,
+    k: SupportsIndex,
+    *,
+    keep: Bool | None = None,
+    threads: SupportsIndex = 0,
+) -> tuple[npt.NDArray[np.int64], Any]:
     """Finds the k memory rows of largest dot product for each query, in one pass over memory.
 
     Args:
-        queries: (Q, D) float32, C-contiguous, finite; Q may be 0.
-        memory: (N, D) float32, C-contiguous, finite; N may be 0.
+        queries: (Q, D) float32, C-contiguous, finite; Q may be 0. Or int8, D at most 65,536.
+        memory: (N, D) float32 or float16, C-contiguous, finite; N may be 0. float16 answers as its
+            float32 copy would. int8 if and only if the queries are.
         k: how many rows are wanted, at least 1.
+        keep: (N,) bool, False for rows that shall not be found; they are not read. None keeps all.
         threads: how many threads may work; 0 means one per core.
 
     Returns:
         Indices into memory, (Q, K) int64, and their similarities, (Q, K) float32, with
-        K = min(k, N): larger similarity first, equal similarities by smaller index. For unit rows
-        the similarity is the cosine, within D * 2**-24 (rounding may take it just above 1).
+        K = min(k, kept rows): larger similarity first, equal similarities by smaller index. For
+        unit rows the similarity is the cosine, within D * 2**-24 (rounding may take it just above
+        1). Similarities of int8 are exact, (Q, K) int32.
 
     Raises:
         InputError: an argument has a wrong type, shape, layout or value; the message says which.
     """
     try:
-        return _patchsim.topk_f32(queries, memory, _whole(k, "k"), _whole(threads, "threads"))
+        return _patchsim.topk(
+            queries, memory, _whole(k, "k"), _whole(threads, "threads"), keep=keep
+        )
     except (ValueError, TypeError) as error:
         raise InputError(str(error)) from error
 
 
 def top_k_reference(
-    queries: Float32, memory: Float32, k: int
-) -> tuple[npt.NDArray[np.int64], Float32]:
+    queries: npt.NDArray[Any], memory: npt.NDArray[Any], k: int, *, keep: Bool | None = None
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[Any]]:
     """The twin of `top_k`: the whole (Q, N) product in float64, sorted."""
-    products = queries.astype(np.float64) @ memory.astype(np.float64).T  # (Q, N)
+    rows = np.arange(len(memory)) if keep is None else np.flatnonzero(keep)
+    products = queries.astype(np.float64) @ memory[rows].astype(np.float64).T  # (Q, kept)
     order = np.argsort(-products, axis=1, kind="stable")[:, :k]
     similarities = np.take_along_axis(products, order, axis=1)
-    return order.astype(np.int64), similarities.astype(np.float32)
+    kind = np.int32 if queries.dtype == np.int8 else np.float32
+    return rows[order].astype(np.int64), similarities.astype(kind)
 
 
 def mix(
     queries: Float32,
-    memory: Float32,
+    memory: Float32 | npt.NDArray[np.float16] | npt.NDArray[np.int8],
     values: Float32,
     *,
     scale: float,
+    keep: Bool | None = None,
     threads: SupportsIndex = 0,
 ) -> Float32:
     """Averages the rows of `values` for each query, weighted by softmax(scale * query . memory).
@@ -75,9 +108,12 @@ def mix(
 
     Args:
         queries: (Q, D) float32, C-contiguous, finite; Q may be 0.
-        memory: (N, D) float32, C-contiguous, finite, N at least 1.
+        memory: (N, D) float32, float16 or int8, C-contiguous, finite. The last two answer as their
+            float32 copies would; `scale` has to make up for the unit of int8.
         values: (N, V) float32, C-contiguous, finite: one row per memory row.
         scale: factor on the dot products before the softmax; 1 / temperature.
+        keep: (N,) bool, at least one of them True; False for rows without a say, which are not
+            read. None keeps all.
         threads: how many threads may work; 0 means one per core.
 
     Returns:
@@ -87,19 +123,32 @@ def mix(
         InputError: an argument has a wrong type, shape, layout or value; the message says which.
     """
     try:
-        return _patchsim.mix_f32(
-            queries, memory, values, _real(scale, "scale"), _whole(threads, "threads")
+        return _patchsim.mix(
+            queries,
+            memory,
+            values,
+            _real(scale, "scale"),
+            _whole(threads, "threads"),
+            keep=keep,
         )
     except (ValueError, TypeError) as error:
         raise InputError(str(error)) from error
 
 
-def mix_reference(queries: Float32, memory: Float32, values: Float32, *, scale: float) -> Float32:
+def mix_reference(
+    queries: Float32,
+    memory: npt.NDArray[Any],
+    values: Float32,
+    *,
+    scale: float,
+    keep: Bool | None = None,
+) -> Float32:
     """The twin of `mix`: the whole (Q, N) softmax in float64."""
-    scores = scale * (queries.astype(np.float64) @ memory.astype(np.float64).T)  # (Q, N)
+    rows = np.arange(len(memory)) if keep is None else np.flatnonzero(keep)
+    scores = scale * (queries.astype(np.float64) @ memory[rows].astype(np.float64).T)  # (Q, kept)
     weights = np.exp(scores - scores.max(axis=1, keepdims=True))
     weights /= weights.sum(axis=1, keepdims=True)
-    mixed: Float32 = (weights @ values.astype(np.float64)).astype(np.float32)
+    mixed: Float32 = (weights @ values[rows].astype(np.float64)).astype(np.float32)
     return mixed
 
 

@@ -1,0 +1,36 @@
+// The portable path for int8 rows: one plain loop that compilers turn into what the machine has.
+
+#include "topk.hpp"
+
+namespace procmem {
+namespace {
+
+std::int32_t dot(const std::int8_t* a, const std::int8_t* b, std::size_t width) noexcept {
+    std::int32_t sum = 0;
+    for (std::size_t d = 0; d < width; ++d) {
+        sum += a[d] * b[d];
+    }
+    return sum;
+}
+
+// Rows are read as they stand.
+void pack_queries(const std::int8_t*, std::size_t, std::size_t, std::int8_t*) noexcept {}
+
+void topk_block(const Int8Block& block) noexcept {
+    for (std::size_t row = 0; row < block.rows; ++row) {
+        const std::int8_t* memory = block.memory + row * block.width;
+        for (std::size_t query = 0; query < block.query_count; ++query) {
+            const std::int32_t product =
+                dot(block.plain_queries + query * block.width, memory, block.width);
+            if (product > block.thresholds[query]) {
+                offer_products(block, query, row, 1, &product);
+            }
+        }
+    }
+}
+
+}  // namespace
+
+const Int8Kernels int8_scalar = {"scalar", 0, 1, 1, pack_queries, topk_block};
+
+}  // namespace procmem

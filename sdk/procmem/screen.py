@@ -1,0 +1,139 @@
+"""Unit vectors rounded to bytes: a first look that rules rows out before the exact one.
+
+Takes unit rows from `index.py` and gives it back the nearest of them, to the bit those that a scan
+of all rows gives, at a quarter of the bytes read. Rounding moves a dot product by no more than is
+known beforehand, so that the rows that cannot be among the nearest are known too; if too many could
+be, all rows are looked at. Derived from each row alone (law 1).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+
+import numpy as np
+import numpy.typing as npt
+
+from procmem.patchsim import top_k
+
+Float32 = npt.NDArray[np.float32]
+
+ROWS_PER_QUERY = 3000
+"""With fewer rows for each query a scan of all of them is as fast."""
+
+MAX_WIDTH = 65_536
+"""Sums of more products of bytes could overflow."""
+
+# Elements of a unit vector of width D have a spread of 1 / sqrt(D); hardly any is beyond 7 of that.
+# Those that are get cut off, which costs speed and nothing else.
+_SPREADS = 7.0
+_LEVELS = 127
+_ROWS_AT_ONCE = 256  # widened, they stay in the processor's cache
+
+
+class Screen:
+    """The rounded copy of (N, D) unit rows, D at most `MAX_WIDTH`.
+
+    Args:
+        rows: (N, D) float32 of length 1 or 0, finite. Not kept.
+    """
+
+    def __init__(self, rows: Float32) -> None:
+        self._unit = _SPREADS / math.sqrt(rows.shape[1]) / _LEVELS
+        self._codes, self._errors = self._rounded(rows)
+        self._worst = float(self._errors.max(initial=0.0))
+
+    def __len__(self) -> int:
+        return len(self._codes)
+
+    def insert(self, at: npt.NDArray[np.intp], rows: Float32) -> None:
+        """Takes in (M, D) more rows before the positions `at`, as `np.insert` does."""
+        codes, errors = self._rounded(rows)
+        old = self._codes
+        self._codes = np.insert(old, at, codes, axis=0)
+        self._errors = np.insert(self._errors, at, errors)
+        self._worst = float(self._errors.max(initial=0.0))
+        old.fill(0)
+
+    def remove(self, gone: npt.NDArray[np.bool_]) -> None:
+        """Drops the rows marked in (N,) `gone` and overwrites the memory that held them."""
+        old = self._codes
+        self._codes, self._errors = old[~gone], self._errors[~gone]
+        self._worst = float(self._errors.max(initial=0.0))
+        old.fill(0)
+
+    def nearest(
+        self, queries: Float32, rows: Float32, k: int, *, keep: npt.NDArray[np.bool_] | None = None
+    ) -> tuple[npt.NDArray[np.int64], Float32]:
+        """What `top_k(queries, rows, k, keep=keep)` gives.
+
+        Args:
+            queries: (Q, D) float32.
+            rows: the (N, D) rows that this is a copy of.
+            k: at least 1.
+            keep: (N,) bool, False for rows that shall not be found.
+
+        Returns:
+            Positions (Q, K) int64 and similarities (Q, K) float32, K = min(k, rows kept).
+
+        Raises:
+            InputError: as `top_k`.
+        """
+        if not np.isfinite(queries).all():
+            return top_k(queries, rows, k, keep=keep)  # says what is wrong with them
+        codes, errors = self._rounded(queries)
+        lengths = self._unit * np.sqrt(np.square(codes, dtype=np.float64).sum(axis=1))
+        # With c' what the bytes of c stand for: q.r = q'.r' + q'.(r - r') + (q - q').r, and
+        # |r| <= 1 but for rounding. The last term is what the kernel's sums in float32 may be off.
+        bounds = 1.0001 * (lengths * self._worst + errors)
+        bounds += queries.shape[1] * 2.0**-23 * (1.0001 * lengths + bounds)
+
+        kept = len(self) if keep is None else int(np.count_nonzero(keep))
+        shape = (len(queries), min(k, kept))
+        positions, similarities = np.empty(shape, np.int64), np.empty(shape, np.float32)
+        open_ones = np.arange(len(queries))
+        for count in self._counts(k):
+            found, scores = top_k(codes[open_ones], self._codes, count, keep=keep)
+            unproven = []
+            for query, candidates, farthest in zip(open_ones, found, scores[:, -1:], strict=True):
+                # Ascending, so that among equals the smaller position comes first here too.
+                chosen = np.sort(candidates)
+                best, near = top_k(queries[query : query + 1], rows[chosen], k)
+                unseen = self._unit**2 * farthest + bounds[query]
+                if len(chosen) < count or unseen[0] < near[0, -1]:
+                    positions[query], similarities[query] = chosen[best[0]], near[0]
+                else:
+                    unproven.append(query)
+            open_ones = np.array(unproven, dtype=np.intp)
+            if len(open_ones) == 0:
+                return positions, similarities
+        positions[open_ones], similarities[open_ones] = top_k(
+            queries[open_ones], rows, k, keep=keep
+        )
+        return positions, similarities
+
+    def _counts(self, k: int) -> Iterable[int]:
+        """How many rows to look at twice, until it costs more than to look at all of them."""
+        count = 4 * k + 64
+        while count <= len(self) // 16:
+            yield count
+            count *= 4
+
+    def _rounded(self, rows: Float32) -> tuple[npt.NDArray[np.int8], Float32]:
+        """(N, D) int8 and how far each row is from what they stand for, (N,)."""
+        codes = np.empty(rows.shape, dtype=np.int8)
+        errors = np.empty(len(rows), dtype=np.float32)
+        unit = np.float32(self._unit)
+        for start in range(0, len(rows), _ROWS_AT_ONCE):
+            part = slice(start, start + _ROWS_AT_ONCE)
+            rounded = rows[part] * (1 / unit)
+            np.rint(rounded, out=rounded)
+            np.clip(rounded, -_LEVELS, _LEVELS, out=rounded)
+            codes[part] = rounded
+            rounded *= unit
+            rounded -= rows[part]
+            errors[part] = np.einsum("nd,nd->n", rounded, rounded)
+        np.sqrt(errors, out=errors)
+        errors *= np.float32(1.0001)  # no less than they are, for all rounding
+        errors += np.float32(1e-6)
+        return codes, errors
