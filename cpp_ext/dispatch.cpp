@@ -9,6 +9,11 @@
 #if defined(PROCMEM_X86) && defined(_MSC_VER)
 #include <immintrin.h>
 #include <intrin.h>
+#elif defined(PROCMEM_ARM64) && defined(__linux__)
+#include <asm/hwcap.h>
+#include <sys/auxv.h>
+#elif defined(PROCMEM_ARM64) && defined(_MSC_VER)
+#include <windows.h>
 #endif
 
 namespace procmem {
@@ -58,10 +63,27 @@ bool runs_vnni() {
            __builtin_cpu_supports("avx512vnni");
 }
 
+#elif defined(PROCMEM_ARM64)
+
+bool runs_dot_products() {
+#if defined(__linux__)
+    return (getauxval(AT_HWCAP) & HWCAP_ASIMDDP) != 0;
+#elif defined(_MSC_VER)
+    return IsProcessorFeaturePresent(PF_ARM_V82_DP_INSTRUCTIONS_AVAILABLE) != 0;
+#elif defined(__APPLE__)
+    return true;  // since the M1
+#else
+    return false;
+#endif
+}
+
 #endif
 
 std::vector<const Kernels*> available() {
     std::vector<const Kernels*> found{&kernels_scalar};
+#ifdef PROCMEM_ARM64
+    found.push_back(&kernels_neon);  // every arm64 processor has it
+#endif
 #ifdef PROCMEM_X86
     if (runs_avx2()) {
         found.push_back(&kernels_avx2);
@@ -114,6 +136,11 @@ const Int8Kernels& choose_int8_kernels(const std::string& name) {
     }
     if (wanted != "scalar") {
         return int8_avx2;
+    }
+#endif
+#ifdef PROCMEM_ARM64
+    if (wanted == "neon" && runs_dot_products()) {
+        return int8_neon;
     }
 #endif
     return int8_scalar;

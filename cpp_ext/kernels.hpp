@@ -92,5 +92,9 @@ extern const Int8Kernels int8_avx2;
 extern const Kernels kernels_avx512;   // needs AVX-512 F besides
 extern const Int8Kernels int8_avx512;  // needs AVX-512 F, BW and VNNI besides
 #endif
+#ifdef PROCMEM_ARM64
+extern const Kernels kernels_neon;
+extern const Int8Kernels int8_neon;  // needs the dot products of ARMv8.2
+#endif
 
 }  // namespace procmem

@@ -2,17 +2,16 @@
 //
 // Called by bindings.cpp, which has checked every argument. Nothing here knows Python.
 //
-// Layout      All matrices are row-major, dense and aligned to their elements. Outputs never
-// overlap
-//             inputs. Nobody may write to the inputs while a call runs.
+// Layout      All matrices are row-major, dense and aligned to their elements. Outputs never share
+//             memory with inputs. Nobody may write to the inputs while a call runs.
 // Elements    Memory rows are float32, float16 or int8. float16 is widened block by block, which is
 //             exact, so that it answers as float32 rows of the same values. topk of int8 takes int8
 //             queries too and is exact integer arithmetic, the same on every path; mix widens int8.
 // Similarity  The dot product q.m of floats is one chain of multiply-adds in the order d = 0, 1,
 //             ..., D-1. Its bits depend on the two rows and the path only: not on the position of a
-//             row, on Q, N, block sizes or threads. It is symmetric. avx2 and avx512 give equal
-//             bits; scalar rounds each product first, unless every processor of its kind has a
-//             fused multiply-add (arm64). Error: at most D * 2^-23 * sum |q_d m_d|.
+//             row, on Q, N, block sizes or threads. It is symmetric. avx2, avx512 and neon give
+//             equal bits; scalar rounds each product first, unless every processor of its kind has
+//             a fused multiply-add (arm64). Error: at most D * 2^-23 * sum |q_d m_d|.
 // Keep        One flag per memory row; rows that are not kept are not read, and every answer has
 //             the bits of a memory that never held them. nullptr keeps all.
 // Order       Larger similarity first; equal similarities by smaller index.
@@ -67,7 +66,8 @@ std::vector<std::string> available_isas();
 // without that the fastest available. Throws std::invalid_argument that says what is possible.
 const Kernels& choose_kernels(const std::string& name);
 
-// The same for int8. Where the processor has AVX-512 but not its VNNI, "avx512" is "avx2" here.
+// The same for int8. Without AVX-512's VNNI "avx512" is "avx2" here, without the dot products of
+// ARMv8.2 "neon" is "scalar"; none of it shows in the result.
 const Int8Kernels& choose_int8_kernels(const std::string& name);
 
 std::string name_of(const Kernels& kernels);

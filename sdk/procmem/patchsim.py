@@ -153,7 +153,7 @@ def mix_reference(
 
 
 def isa() -> str:
-    """The instruction set that calls use now: "scalar", "avx2" or "avx512".
+    """The instruction set that calls use now: "scalar", "avx2", "avx512" or "neon".
 
     It is the fastest that the processor runs, or the one in the environment variable PROCMEM_ISA.
 
