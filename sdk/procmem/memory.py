@@ -382,8 +382,9 @@ class VisualMemory:
         queries, alone = self._queries(image)
         with self._lock:
             self._recall.index()
-            nearest = self._recall.nearest(queries, 1)
-            voters = self._recall.nearest(queries, count, self._recall.labelled())
+            labelled = self._recall.labelled()
+            voters = self._recall.nearest(queries, count, labelled)
+            nearest = voters if labelled.all() else self._recall.nearest(queries, 1)
             judged = self._recall.calibrated(count, weighting)
         answers = [
             _answer(own[0].similarity if own else None, voting, weighting, *judged)
