@@ -38,6 +38,9 @@ _T = TypeVar("_T")
 Table: TypeAlias = Literal["items", "dense"]
 
 
+DenseArrays: TypeAlias = tuple[npt.NDArray[np.int8], npt.NDArray[np.uint8]]
+
+
 def _item_values(form: Rows, row: Row) -> ItemValues:
     return form.unpack_item(row)
 
@@ -120,32 +123,56 @@ class LedgerReader:
             items = tuple([item_of(one) for one in values])
         return Contents(items, vectors.astype(np.float16, copy=False))
 
-    def load_dense(self) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.uint8]]:
+    def read_dense(self, use: Callable[[Iterator[DenseArrays]], _T]) -> _T:
         """Reads patch tokens and masks of the items that have them, in one pass, by id.
 
+        Args:
+            use: is given (patch tokens (h * w, P) int8, mask (S, S) uint8) of one item at a time.
+
         Returns:
-            (M, h * w, P) int8 and (M, S, S) uint8.
+            What `use` returned after the last.
 
         Raises:
             VaultFormatError: a row is damaged, missing or too many.
         """
+        side, shape = self.binding.side, (self.binding.patch_count, self.binding.patch_dim)
 
-        def read(connection: sqlite3.Connection) -> tuple[list[DenseValues], bool]:
-            form = self._form
-            rows = connection.execute(f"{form.select_dense} ORDER BY dense.id").fetchall()
-            values = [form.unpack_dense(row) for row in rows]
-            checksum = sum(map(form.dense_checksum, rows))
-            return values, checksum == read_checksums(connection)[1]
+        def read(connection: sqlite3.Connection) -> tuple[_T, bool]:
+            form, found = self._form, 0
+
+            def arrays() -> Iterator[DenseArrays]:
+                nonlocal found
+                for row in connection.execute(f"{form.select_dense} ORDER BY dense.id"):
+                    found += form.dense_checksum(row)
+                    _, patches, mask = self._fitting(form.unpack_dense(row))
+                    yield (
+                        np.frombuffer(patches, dtype=np.int8).reshape(shape),
+                        np.frombuffer(mask, dtype=np.uint8).reshape(side, side),
+                    )
+
+            return use(arrays()), found == read_checksums(connection)[1]
 
         with self._damages():
-            values, complete = self._connection.snapshot(read)
+            used, complete = self._connection.snapshot(read)
         if not complete:
             raise self._damaged("masks are missing, or there are others than were stored")
-        values = [self._fitting(one) for one in values]
+        return used
+
+    def load_dense(self) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.uint8]]:
+        """Reads patch tokens and masks of all items that have them.
+
+        Returns:
+            (M, h * w, P) int8 and (M, S, S) uint8, ascending by id.
+
+        Raises:
+            VaultFormatError: a row is damaged, missing or too many.
+        """
+        found = self.read_dense(list)
         side, shape = self.binding.side, (self.binding.patch_count, self.binding.patch_dim)
-        patches = np.frombuffer(b"".join([one[1] for one in values]), dtype=np.int8)
-        masks = np.frombuffer(b"".join([one[2] for one in values]), dtype=np.uint8)
-        return patches.reshape(-1, *shape), masks.reshape(-1, side, side)
+        return (
+            np.array([one[0] for one in found], dtype=np.int8).reshape(-1, *shape),
+            np.array([one[1] for one in found], dtype=np.uint8).reshape(-1, side, side),
+        )
 
     def count(self) -> int:
         """How many items are held. Reads every page of them."""

@@ -87,7 +87,9 @@ class Binding:
 
 
 def quantize_patches(patches: npt.NDArray[np.float32]) -> npt.NDArray[np.int8]:
-    """Patch tokens as they are stored: each divided by its length, times 127, rounded.
+    """Patch tokens as they are stored: each divided by its largest element, times 127, rounded.
+
+    The length is lost, and with it what would have to be stored beside the direction.
 
     Args:
         patches: (h, w, P) float32, finite.
@@ -96,8 +98,8 @@ def quantize_patches(patches: npt.NDArray[np.float32]) -> npt.NDArray[np.int8]:
         (h * w, P) int8 in [-127, 127], row-major over the grid. A token of zeros stays zeros.
     """
     rows = patches.reshape(-1, patches.shape[-1]).astype(np.float64)
-    lengths = np.sqrt(np.square(rows).sum(axis=1, keepdims=True))
-    return np.rint(rows / np.where(lengths == 0, 1.0, lengths) * 127).astype(np.int8)
+    largest = np.abs(rows).max(axis=1, keepdims=True)
+    return np.rint(rows / np.where(largest == 0, 1.0, largest) * 127).astype(np.int8)
 
 
 def restore_patches(stored: npt.NDArray[np.int8]) -> npt.NDArray[np.float32]:
