@@ -115,9 +115,7 @@ def principal_components(tokens: Sequence[Float32], *, side: int) -> list[Float6
 
     wide = [scale * one.astype(np.float64) for one in tokens]
     # Stretching is linear: sums over side x side positions are sums over the tokens, weighted.
-    operators = [
-        (_stretching(one.shape[0], side), _stretching(one.shape[1], side)) for one in wide
-    ]
+    operators = [(_stretching(one.shape[0], side), _stretching(one.shape[1], side)) for one in wide]
     mean = sum(
         np.einsum("i,j,ijp->p", down.mean(axis=0), along.mean(axis=0), one)
         for one, (down, along) in zip(wide, operators, strict=True)

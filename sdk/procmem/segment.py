@@ -22,7 +22,7 @@ import numpy.typing as npt
 
 from procmem.errors import InputError, unknown_choice
 from procmem.patchsim import mix, top_k
-from procmem.tokens import Grid, check_tokens, nearest, regions_of, unit_rows
+from procmem.tokens import check_tokens, nearest, regions_of, unit_rows
 from procmem.types import Regions
 
 Float32 = npt.NDArray[np.float32]
@@ -304,10 +304,6 @@ def _nearest_vote(
     return shares, labels
 
 
-
-
-
-
 def _patch_side(prompt: tuple[Float32, UInt8]) -> int:
     """How many of the first prompt's mask pixels make the side of a patch."""
     patches, mask = prompt
@@ -318,7 +314,6 @@ def _patch_side(prompt: tuple[Float32, UInt8]) -> int:
             f"with S a multiple of {h}; use fit_mask"
         )
     return int(mask.shape[0]) // h
-
 
 
 def _check_temperature(temperature: float) -> None:
