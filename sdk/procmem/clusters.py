@@ -126,11 +126,11 @@ def _lloyd(points: Float32, centers: Float32) -> tuple[Float32, Int64]:
     """
     own = np.full(len(points), -1, dtype=np.int64)
     for _ in range(_STEPS):
-        nearest, cosines = (found[:, 0] for found in top_k(points, centers, 1))
+        indices, similarities = top_k(points, centers, 1)  # (Q, 1) each
+        nearest, cosines = indices[:, 0], similarities[:, 0]
         if np.array_equal(nearest, own):
             break
         own = nearest
-        cosines = cosines.copy()
         for number in range(len(centers)):
             inside = own == number
             if inside.any():
@@ -139,13 +139,14 @@ def _lloyd(points: Float32, centers: Float32) -> tuple[Float32, Int64]:
             elif cosines.min() < 1.0 - _rounding(points):
                 centers[number] = points[cosines.argmin()]
                 cosines[(points == centers[number]).all(axis=1)] = 1.0
-    kept, own = np.unique(own, return_inverse=True)
-    return centers[kept], own.astype(np.int64)
+    kept, numbers = np.unique(own, return_inverse=True)
+    return centers[kept], numbers.astype(np.int64)
 
 
 def _rounding(points: Float32) -> float:
     """How far from 1 patchsim's cosine of two equal directions may be."""
-    return 2.0 * points.shape[1] * 2.0**-24
+    width: int = points.shape[1]
+    return 2.0 * width * 2.0**-24
 
 
 def _check_clusters(k: SupportsIndex, patches: int) -> int:
