@@ -50,6 +50,7 @@ from procmem.teaching import Taught as Taught
 from procmem.teaching import teach as teach
 from procmem.types import Answer as Answer
 from procmem.types import Change as Change
+from procmem.types import Correspondences as Correspondences
 from procmem.types import Counterfactual as Counterfactual
 from procmem.types import Embedding as Embedding
 from procmem.types import ErasureReport as ErasureReport
@@ -58,12 +59,16 @@ from procmem.types import MemoryStats as MemoryStats
 from procmem.types import Neighbor as Neighbor
 from procmem.types import Regions as Regions
 from procmem.types import VerifyReport as VerifyReport
+from procmem.untaught import find_regions as find_regions
+from procmem.untaught import map_components as map_components
+from procmem.untaught import match_patches as match_patches
 
 __all__ = [
     "Answer",
     "BankError",
     "Change",
     "CheckpointError",
+    "Correspondences",
     "Counterfactual",
     "Embedder",
     "EmbedderMismatchError",
@@ -107,8 +112,11 @@ __all__ = [
     "bundled_models",
     "check_receipt",
     "export_items",
+    "find_regions",
     "import_items",
     "load_image",
+    "map_components",
+    "match_patches",
     "read_receipt",
     "teach",
     "write_receipt",

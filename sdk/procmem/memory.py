@@ -68,7 +68,14 @@ from procmem.record import (
     quantize_patches,
     restore_patches,
 )
-from procmem.segment import fit_mask, from_memory, in_context, mask_patches
+from procmem.segment import (
+    check_protocol,
+    fit_mask,
+    from_memory,
+    in_context,
+    mask_patches,
+    with_lengths_of,
+)
 from procmem.types import (
     Answer,
     Change,
@@ -508,7 +515,9 @@ class VisualMemory:
             prompt: one example (image, mask) or several; masks are (H, W) class values in 0..255
                 at their image's own size. Nothing of it is remembered. None asks the memory: all
                 items that were added with a mask.
-            protocol: with a prompt, "exact" or the published rule "paper"; see `segment.py`.
+            protocol: "exact" or the published rule "paper", with a prompt and without; see
+                `segment.py`. A vault holds patch tokens without their length, so that without a
+                prompt "paper" takes all of them as long as the image's own on the mean.
 
         Returns:
             See `Regions`; at the image's own size. Without a prompt the cost is one pass over the
@@ -518,8 +527,7 @@ class VisualMemory:
             ImageError: an image cannot be used.
             InputError: a mask does not fit, the protocol is unknown, or no item has a mask.
         """
-        if protocol not in ("exact", "paper"):
-            raise unknown_choice("protocol", protocol, ("exact", "paper"))
+        check_protocol(protocol)
         self._check_open()
         height, width = load_image(image).shape[:2]
         if prompt is not None:
@@ -533,7 +541,10 @@ class VisualMemory:
         bank = np.concatenate(pixels) if pixels else np.empty((0, patch, patch), dtype=np.uint8)
         if len(masks) and bank.shape[0] != patches.shape[0] * patches.shape[1]:
             raise ModelError(f"{side} pixels do not hold {patches.shape[1]} patches of {patch}")
-        return from_memory(query, restore_patches(patches), bank, size=(height, width))
+        known = restore_patches(patches)
+        if protocol == "paper":
+            known = with_lengths_of(query, known)
+        return from_memory(query, known, bank, size=(height, width), protocol=protocol)
 
     # ---- forgetting
 

@@ -1,13 +1,14 @@
 """Patch tokens and masks to regions: which pixels are like which taught pixels.
 
 Takes patch tokens from `embedder.py` and masks from the user or the vault, gives `Regions`; the
-similarities come from `patchsim.py`. Pure arithmetic on arrays: never loads a model, never touches
-a file, and never learns anything. Every rule is a weighted vote of remembered patches, each with
-the pixels of its own mask, so that a region is forgotten with its patches.
+similarities come from `patchsim.py`, the geometry from `tokens.py`. These are the methods that are
+taught; what can be seen without masks is in `components.py`, `clusters.py`, `correspondences.py`.
+Pure arithmetic on arrays: never loads a model, never touches a file, and never learns anything.
+Every rule is a weighted vote of remembered patches, each with the pixels of its own mask, so that a
+region is forgotten with its patches.
 
-Geometry: the model sees a whole image squashed to S x S pixels and cuts it into an h x w grid of
-p x p patches, S = h * p = w * p. A mask follows the same way, by nearest neighbor; the answer is
-stretched back to the image's own (H, W).
+A mask follows its image: squashed to S x S by nearest neighbor, S = h * p = w * p, and cut into the
+p x p pixels of each patch. The answer is stretched back to the image's own (H, W).
 """
 
 from __future__ import annotations
@@ -19,16 +20,25 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from procmem.errors import InputError
+from procmem.errors import InputError, unknown_choice
 from procmem.patchsim import mix, top_k
+from procmem.tokens import check_tokens, nearest, regions_of, unit_rows
 from procmem.types import Regions
 
 Float32 = npt.NDArray[np.float32]
 UInt8 = npt.NDArray[np.uint8]
-Grid = tuple[int, int]  # (h, w)
 
-# Bounds the working memory of the resize and of the vote, in array elements.
+PROTOCOLS = ("exact", "paper")
+"""The default rules, and the published ones to the letter."""
+
+# Bounds the working memory of the vote, in array elements.
 _ELEMENTS_AT_ONCE = 1 << 22
+
+
+def check_protocol(protocol: str) -> None:
+    """Raises InputError unless `protocol` is one of `PROTOCOLS`; the message offers the nearest."""
+    if protocol not in PROTOCOLS:
+        raise unknown_choice("protocol", protocol, PROTOCOLS)
 
 
 def fit_mask(mask: npt.ArrayLike, *, image_size: tuple[int, int], side: int) -> UInt8:
@@ -72,8 +82,8 @@ def fit_mask(mask: npt.ArrayLike, *, image_size: tuple[int, int], side: int) -> 
         raise InputError(
             f"mask has values from {smallest} to {largest}, wanted 0 to 255; renumber the classes"
         )
-    rows = _nearest(height, side)
-    columns = _nearest(width, side)
+    rows = nearest(height, side)
+    columns = nearest(width, side)
     fitted = array[rows[:, None], columns[None, :]].astype(np.uint8)
     if smallest != largest and fitted.min() == fitted.max():
         raise InputError(
@@ -138,17 +148,16 @@ def in_context(
         InputError: no prompt, shapes that do not fit, masks with one value only, an unknown
             protocol, or tokens that are not finite.
     """
-    if protocol not in ("exact", "paper"):
-        raise InputError(f"protocol is {protocol!r}, wanted 'exact' or 'paper'")
+    check_protocol(protocol)
     _check_temperature(temperature)
-    grid = _check_tokens(query, "query")
+    grid = check_tokens(query, "query")
     if not prompts:
         raise InputError("prompts are empty, wanted at least one pair of patches and mask")
     patch = _patch_side(prompts[0])
     tokens = []
     pixels = []
     for number, (patches, mask) in enumerate(prompts):
-        h, w = _check_tokens(patches, f"prompt {number}")
+        h, w = check_tokens(patches, f"prompt {number}")
         if patches.shape[2] != query.shape[2]:
             raise InputError(
                 f"prompt {number} has patch tokens of width {patches.shape[2]}, the query "
@@ -176,12 +185,12 @@ def in_context(
     keys = np.ascontiguousarray(np.concatenate(tokens))  # (N, P)
     queries = np.ascontiguousarray(query.reshape(grid[0] * grid[1], -1))  # (Q, P)
     if protocol == "exact":
-        keys, queries, scale = _unit_rows(keys), _unit_rows(queries), 1.0 / temperature
+        keys, queries, scale = unit_rows(keys), unit_rows(queries), 1.0 / temperature
     else:
         scale = 1.0 / query.shape[2]
     values = (taught[:, None] == labels[None, :, None, None]).astype(np.float32)  # (N, C, p, p)
     shares = mix(queries, keys, values.reshape(len(keys), -1), scale=scale)
-    return _regions(shares.reshape(-1, len(labels), patch, patch), grid, labels, size)
+    return regions_of(shares.reshape(-1, len(labels), patch, patch), grid, labels, size)
 
 
 def from_memory(
@@ -190,52 +199,87 @@ def from_memory(
     bank_masks: UInt8,
     *,
     size: tuple[int, int],
+    protocol: Literal["exact", "paper"] = "exact",
     k: int = 30,
     temperature: float = 0.02,
 ) -> Regions:
-    """Segments an image by everything remembered: the k nearest patches of each patch vote.
+    """Segments an image by everything remembered.
 
-    The rule and its defaults are those of Hummingbird ("Towards In-context Scene Understanding",
-    2023): softmax(cosine / temperature) over the k nearest, each voting with its mask's pixels.
-    One pass over the bank; only the k voters of each patch are gathered.
+    "exact" and its defaults are the rule of Hummingbird ("Towards In-context Scene Understanding",
+    2023): softmax(cosine / temperature) over the k nearest patches, each voting with its mask's
+    pixels. "paper" is the published rule ("Separating Knowledge and Perception with Procedural
+    Data", k-NN segmentation): softmax of (z . z') / sqrt(P) over all remembered patches, P = 384
+    for ViT-S, with one class per patch (a mask of h x w) and the shares stretched bilinearly.
+    One pass over the bank.
 
     Args:
         query: (h, w, P) float32 patch tokens, not normalized.
-        bank_patches: (M, P) float32 unit vectors, C-contiguous. Their length is not checked.
-        bank_masks: (M, p, p) uint8, the mask pixels of each bank patch.
+        bank_patches: (M, P) float32, C-contiguous. For "exact" unit vectors, which is not checked;
+            for "paper" tokens with their length, see `with_lengths_of`.
+        bank_masks: (M, p, p) uint8, the mask pixels of each bank patch. "paper" looks only at the
+            one at the center: a mask of h x w, by nearest neighbor.
         size: (H, W) of the query's image, pixels.
-        k: how many patches vote, at least 1; all of them if the bank has fewer.
-        temperature: of the softmax.
+        protocol: "exact" or "paper".
+        k: how many patches vote, at least 1; all of them if the bank has fewer. Only for "exact".
+        temperature: of the softmax. Only for "exact".
 
     Returns:
         Regions at (H, W). `labels` are the values that got a vote; equal shares go to the smaller
         value.
 
     Raises:
-        InputError: an empty bank, shapes that do not fit, or values that are not finite.
+        InputError: an empty bank, shapes that do not fit, an unknown protocol, or values that are
+            not finite.
     """
+    check_protocol(protocol)
     _check_temperature(temperature)
-    grid = _check_tokens(query, "query")
-    if (
-        bank_masks.ndim != 3
-        or bank_masks.dtype != np.uint8
-        or bank_masks.shape[1] != bank_masks.shape[2]
-        or bank_masks.shape[1] < 1
-    ):
-        raise InputError(
-            f"bank_masks is {bank_masks.dtype} of shape {bank_masks.shape}, wanted uint8 (M, p, p)"
+    grid = check_tokens(query, "query")
+    _check_bank(bank_patches, bank_masks)
+    queries = np.ascontiguousarray(query.reshape(grid[0] * grid[1], -1))
+    if protocol == "exact":
+        shares, labels = _nearest_vote(
+            unit_rows(queries), bank_patches, bank_masks, k=k, temperature=temperature
         )
-    if len(bank_masks) != len(bank_patches):
-        raise InputError(
-            f"bank_patches has {len(bank_patches)} rows and bank_masks {len(bank_masks)}, "
-            "wanted one mask patch per row"
-        )
-    if len(bank_patches) == 0:
-        raise InputError(
-            "the memory holds no masks to segment by; add images with masks, or give a prompt"
-        )
+    else:
+        center = bank_masks.shape[1] // 2
+        classes = bank_masks[:, center, center]  # (M,)
+        labels = np.unique(classes)
+        values = (classes[:, None] == labels).astype(np.float32)  # (M, C)
+        mixed = mix(queries, bank_patches, values, scale=query.shape[2] ** -0.5)
+        shares = mixed[:, :, None, None]
+    return regions_of(shares, grid, labels, size)
+
+
+def with_lengths_of(query: Float32, directions: Float32) -> Float32:
+    """Gives remembered directions a length, for rules that weigh by it.
+
+    A vault keeps the direction of a patch token and not its length. A final layer norm makes the
+    lengths of all tokens of a model nearly equal (standard deviation 1.4% of the mean for the
+    bundled model), so all get the mean length of the query's tokens.
+
+    Args:
+        query: (h, w, P) float32 patch tokens, not normalized.
+        directions: (M, P) float32 unit vectors.
+
+    Returns:
+        (M, P) float32, C-contiguous.
+
+    Raises:
+        InputError: `query` is not patch tokens.
+    """
+    check_tokens(query, "query")
+    length = np.sqrt(np.square(query, dtype=np.float64).sum(axis=2)).mean()
+    return np.ascontiguousarray(directions * np.float32(length))
+
+
+def _nearest_vote(
+    queries: Float32, bank_patches: Float32, bank_masks: UInt8, *, k: int, temperature: float
+) -> tuple[Float32, UInt8]:
+    """Shares (Q, C, p, p) of the k nearest, and the values (C,) that got a vote, ascending.
+
+    Only the k voters of each patch are gathered.
+    """
     patch = bank_masks.shape[1]
-    queries = _unit_rows(np.ascontiguousarray(query.reshape(grid[0] * grid[1], -1)))
     indices, similarities = top_k(queries, bank_patches, k)  # (Q, K) each
     voters = np.unique(indices)
     seen = np.zeros(256, dtype=bool)
@@ -257,67 +301,13 @@ def from_memory(
             shares[part, place] = np.einsum(
                 "qk,qkij->qij", weights[part], (votes == label).astype(np.float32)
             )
-    return _regions(shares, grid, labels, size)
-
-
-def _regions(shares: Float32, grid: Grid, labels: UInt8, size: tuple[int, int]) -> Regions:
-    """Assembles (h * w, C, p, p) shares into the grid, stretches them and lets the largest win."""
-    h, w = grid
-    _, classes, patch, _ = shares.shape
-    planes = shares.reshape(h, w, classes, patch, patch).transpose(2, 0, 3, 1, 4)
-    planes = planes.reshape(classes, h * patch, w * patch)
-    height, width = size
-    if height < 1 or width < 1:
-        raise InputError(f"size is {height}x{width} (height x width), wanted at least 1x1")
-    top, bottom, down = _bilinear(h * patch, height)
-    left, right, along = _bilinear(w * patch, width)
-    mask = np.empty((height, width), dtype=np.uint8)
-    confidence = np.empty((height, width), dtype=np.float32)
-    band = max(1, _ELEMENTS_AT_ONCE // max(width, w * patch))
-    for start in range(0, height, band):
-        rows = slice(start, min(start + band, height))
-        best = np.full((rows.stop - start, width), -1.0, dtype=np.float32)
-        winner = np.zeros(best.shape, dtype=np.uint8)
-        for plane, label in zip(planes, labels, strict=True):
-            upper, lower = plane[top[rows]], plane[bottom[rows]]
-            lines = upper + (lower - upper) * down[rows, None]
-            share = lines[:, left]
-            share += (lines[:, right] - share) * along
-            # Strictly larger only: labels ascend, so an equal share stays with the smaller value.
-            better = share > best
-            best[better] = share[better]
-            winner[better] = label
-        mask[rows], confidence[rows] = winner, np.clip(best, 0.0, 1.0)
-    return Regions(mask=mask, labels=tuple(int(label) for label in labels), confidence=confidence)
-
-
-def _nearest(source: int, target: int) -> npt.NDArray[np.intp]:
-    """For each of `target` pixels the one of `source` pixels that its center falls into."""
-    return (2 * np.arange(target, dtype=np.intp) + 1) * source // (2 * target)
-
-
-def _bilinear(
-    source: int, target: int
-) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp], Float32]:
-    """The two source pixels around each target pixel's center, and the share of the second."""
-    centers = (np.arange(target) + 0.5) * (source / target) - 0.5
-    centers = np.clip(centers, 0, source - 1)
-    first = np.floor(centers).astype(np.intp)
-    second = np.minimum(first + 1, source - 1)
-    return first, second, (centers - first).astype(np.float32)
-
-
-def _unit_rows(rows: Float32) -> Float32:
-    """Each row divided by its length; a row of zeros stays zeros, alike to nothing."""
-    with np.errstate(invalid="ignore"):  # patchsim refuses what is not finite, and says where
-        lengths = np.sqrt(np.square(rows, dtype=np.float64).sum(axis=1, keepdims=True))
-        return (rows / np.where(lengths == 0.0, 1.0, lengths)).astype(np.float32)
+    return shares, labels
 
 
 def _patch_side(prompt: tuple[Float32, UInt8]) -> int:
     """How many of the first prompt's mask pixels make the side of a patch."""
     patches, mask = prompt
-    h, _ = _check_tokens(patches, "prompt 0")
+    h, _ = check_tokens(patches, "prompt 0")
     if mask.ndim != 2 or mask.shape[0] < h or mask.shape[0] % h:
         raise InputError(
             f"prompt 0 has a mask of shape {mask.shape} for {h} rows of patches, wanted (S, S) "
@@ -326,15 +316,27 @@ def _patch_side(prompt: tuple[Float32, UInt8]) -> int:
     return int(mask.shape[0]) // h
 
 
-def _check_tokens(tokens: Float32, name: str) -> Grid:
-    if tokens.ndim != 3 or tokens.dtype != np.float32 or 0 in tokens.shape:
-        raise InputError(
-            f"{name} has patch tokens of dtype {tokens.dtype} and shape {tokens.shape}, "
-            "wanted float32 (h, w, P), as Embedding.patches holds them"
-        )
-    return tokens.shape[0], tokens.shape[1]
-
-
 def _check_temperature(temperature: float) -> None:
     if not (math.isfinite(temperature) and temperature > 0.0):
         raise InputError(f"temperature is {temperature}, wanted a finite number above 0")
+
+
+def _check_bank(patches: Float32, masks: UInt8) -> None:
+    if (
+        masks.ndim != 3
+        or masks.dtype != np.uint8
+        or masks.shape[1] != masks.shape[2]
+        or masks.shape[1] < 1
+    ):
+        raise InputError(
+            f"bank_masks is {masks.dtype} of shape {masks.shape}, wanted uint8 (M, p, p)"
+        )
+    if len(masks) != len(patches):
+        raise InputError(
+            f"bank_patches has {len(patches)} rows and bank_masks {len(masks)}, "
+            "wanted one mask patch per row"
+        )
+    if len(patches) == 0:
+        raise InputError(
+            "the memory holds no masks to segment by; add images with masks, or give a prompt"
+        )

@@ -134,7 +134,8 @@ class Regions:
     """A segmentation at the resolution of its image.
 
     Attributes:
-        mask: (H, W) uint8, for every pixel the value that the taught masks use for its class.
+        mask: (H, W) uint8, for every pixel the value that the taught masks use for its class; of
+            clusters, which nobody taught, their number from 1 on.
         labels: the values that `mask` may take, ascending.
         confidence: (H, W) float32 in [0, 1], the share of the vote behind each pixel's value.
     """
@@ -142,6 +143,22 @@ class Regions:
     mask: npt.NDArray[np.uint8]
     labels: tuple[int, ...]
     confidence: npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Correspondences:
+    """Places in two images that are each other's nearest, best first.
+
+    Attributes:
+        points_a: (K, 2) float32, x and y in the one image, pixels: the centers of patches. Whole
+            numbers are centers of pixels, so that rounded they are `image[y, x]`.
+        points_b: (K, 2) float32, the same in the other image.
+        similarities: (K,) float32 cosines in [-1, 1], largest first.
+    """
+
+    points_a: npt.NDArray[np.float32]
+    points_b: npt.NDArray[np.float32]
+    similarities: npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True)

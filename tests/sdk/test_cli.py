@@ -24,7 +24,7 @@ ROOT = Path(__file__).parents[2]
 COLORS = {"blue": (30, 60, 220), "green": (20, 170, 40), "red": (220, 40, 30)}
 COMMANDS = [
     *("demo", "add", "classify", "neighbors", "influence", "segment"),
-    *("delete", "stats", "verify", "export", "import", "evaluate", "doctor"),
+    *("match", "delete", "stats", "verify", "export", "import", "evaluate", "doctor"),
 ]
 
 
@@ -309,6 +309,114 @@ def test_a_color_mask_is_refused_with_advice(run, halves):
     assert "grayscale" in result.stderr
 
 
+def test_segment_by_the_published_rule_needs_no_prompt(run, halves, tmp_path):
+    photo, mask = halves
+    masks = tmp_path / "masks"
+    masks.mkdir()
+    mask.rename(masks / "halves.png")
+    run("add", photo, "--masks", masks)
+
+    exact, paper = (
+        json.loads(run("segment", photo, "--protocol", name, "--json").stdout)["regions"]
+        for name in ("exact", "paper")
+    )
+
+    assert [region["value"] for region in paper] == [0, 7]
+    assert [region["confidence"] for region in paper] != [region["confidence"] for region in exact]
+
+
+def test_segment_by_clusters_finds_both_halves_without_a_memory(run, halves, tmp_path):
+    photo, _ = halves
+
+    result = run(
+        "segment", photo, "--method", "clusters", "-k", 2, "--json",
+        "--mask-out", tmp_path / "m.png", "--out", tmp_path / "o.png",
+    )  # fmt: skip
+
+    document = json.loads(result.stdout)
+    assert document["method"] == "clusters"
+    assert [region["value"] for region in document["regions"]] == [1, 2]
+    with Image.open(tmp_path / "m.png") as found:
+        values = np.asarray(found)
+    assert values.shape == (64, 96)
+    left, right = values[:, :40], values[:, 56:]  # the border falls inside a patch
+    assert len(np.unique(left)) == len(np.unique(right)) == 1
+    assert left[0, 0] != right[0, 0]
+    assert (tmp_path / "o.png").is_file()
+    assert not Path("procmem-vault").exists()
+
+
+def test_segment_by_components_draws_two_colors_for_both_halves(run, halves, tmp_path):
+    photo, _ = halves
+
+    result = run("segment", photo, "--method", "components", "--out", tmp_path / "o.png", "--json")
+
+    document = json.loads(result.stdout)
+    assert (document["method"], document["height"], document["width"]) == ("components", 64, 96)
+    with Image.open(document["picture"]) as drawn:
+        sheet = np.asarray(drawn.convert("RGB")).astype(int)
+    right_panel = sheet[100:200, sheet.shape[1] // 2 + 20 : -20]  # the map
+    assert abs(right_panel[0, 0] - right_panel[0, -1]).max() > 200
+
+
+@pytest.mark.parametrize(
+    ("words", "advice"),
+    [
+        (("--method", "components"), "add --out FILE"),
+        (("--method", "components", "--out", "o.png", "-k", 3), "-k means nothing to --method"),
+        (("--method", "components", "--out", "o.png", "--mask-out", "m.png"), "--mask-out means"),
+        (("--method", "clusters", "--protocol", "paper"), "--protocol means nothing"),
+        (("-k", 3), "-k means nothing to --method taught"),
+        (("--method", "clusters", "-k", 1), "k is 1, wanted 2 or more"),
+        (("--method", "clusters", "-k", 197), "k is 197, wanted at most 196: the image has"),
+        (("--method", "clusters", "-k", 2, "--mask-out", "m.jpg"), "ending in .png"),
+    ],
+)
+def test_segment_refuses_what_a_method_cannot_do(run, halves, words, advice):
+    result = run("segment", halves[0], *words)
+
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert advice in result.stderr
+    assert not list(Path().iterdir())
+
+
+def test_match_finds_every_place_of_a_photo_in_itself(run, halves, tmp_path):
+    noisy = tmp_path / "noisy.png"
+    picture(COLORS["red"], 3).save(noisy)
+
+    result = run("match", noisy, noisy, "--json", "--limit", 5, "--out", tmp_path / "o.png")
+
+    document = json.loads(result.stdout)
+    assert len(document["pairs"]) == 5
+    assert all(pair["source"] == pair["other"] for pair in document["pairs"])
+    assert all(abs(pair["similarity"] - 1) < 1e-5 for pair in document["pairs"])
+    assert (tmp_path / "o.png").is_file()
+    assert not Path("procmem-vault").exists()
+
+
+def test_match_prints_a_row_for_each_pair(run, halves, asked):
+    result = run("match", halves[0], asked)
+
+    lines = result.stdout.splitlines()
+    assert lines[0].split()[:3] == ["similarity", "x", "y"]
+    assert len(lines) >= 2
+    assert "--out" in result.stderr
+
+
+def test_an_image_smaller_than_a_patch_has_an_answer_of_its_size(run, tmp_path):
+    tiny = tmp_path / "tiny.png"
+    Image.fromarray(np.arange(18, dtype=np.uint8).reshape(2, 3, 3)).save(tiny)
+
+    clusters = json.loads(run("segment", tiny, "--method", "clusters", "-k", 2, "--json").stdout)
+    matched = json.loads(run("match", tiny, tiny, "--json").stdout)
+
+    assert (clusters["height"], clusters["width"]) == (2, 3)
+    assert sum(region["share"] for region in clusters["regions"]) == pytest.approx(1.0)
+    for pair in matched["pairs"]:
+        assert -0.5 <= pair["source"][0] < 2.5
+        assert -0.5 <= pair["source"][1] < 1.5
+
+
 def test_delete_dry_run_shows_the_plan_and_changes_nothing(run, photos):
     run("add", photos)
     before = Path("procmem-vault", "ledger.sqlite").read_bytes()
@@ -503,6 +611,9 @@ def test_doctor_finds_a_replaced_model(run, tmp_path, monkeypatch):
         (["delete", "--label", "x", "--source", "y"], 2, "one way"),
         (["classfy", "x"], 2, "classify"),
         (["segment", "x.png", "--prompt", "y.png"], 2, "--prompt-mask"),
+        (["segment", "x.png", "--method", "clusters"], 1, "x.png"),
+        (["segment", "x.png", "--method", "components", "--out", "o.png"], 1, "x.png"),
+        (["match", "x.png", "y.png"], 1, "x.png"),
     ],
 )
 def test_misuse_and_failure_give_advice_on_stderr_and_nothing_on_stdout(run, words, code, advice):

@@ -38,6 +38,8 @@ from procmem.errors import (
 from procmem.image import load_image
 from procmem.manifest import Manifest, Origin, Preprocessing
 from procmem.memory import VisualMemory
+from procmem.record import restore_patches
+from procmem.segment import from_memory, mask_patches
 from procmem.types import Embedding
 
 SIDE, PATCH, GRID, CLS, WIDTH = 32, 8, 4, 40, 12
@@ -348,6 +350,25 @@ def test_segment_without_prompt_asks_the_remembered_masks(memory):
     memory.add([image, CAT], masks=[mask, None])
     asked, wanted = two_halves(5)
     assert (memory.segment(asked).mask == wanted).mean() > 0.95
+
+
+def test_segment_without_prompt_follows_the_protocol(memory):
+    pair = two_halves(1)
+    memory.add([pair[0]], masks=[pair[1]])
+    asked, _ = two_halves(5)
+    query = memory._embed(asked, view="whole").patches[0]
+    patches, masks = memory._vault.load_dense()
+    lengths = np.linalg.norm(query.astype(np.float64), axis=2)
+    bank = restore_patches(patches) * np.float32(lengths.mean())
+    pixels = np.concatenate([mask_patches(mask, PATCH) for mask in masks])
+
+    paper = memory.segment(asked, protocol="paper")
+
+    wanted = from_memory(query, bank, pixels, size=asked.shape[:2], protocol="paper")
+    # The mean length may differ in its last bit, and the products in the exponent with it.
+    assert np.allclose(paper.confidence, wanted.confidence, rtol=0, atol=1e-5)
+    np.testing.assert_array_equal(paper.mask, wanted.mask)
+    assert not np.allclose(paper.confidence, memory.segment(asked).confidence, atol=1e-3)
 
 
 def test_segment_answers_at_the_image_s_own_size(memory):

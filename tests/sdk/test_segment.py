@@ -11,7 +11,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from procmem import segment
+from procmem import segment, tokens
 from procmem.errors import InputError
 
 Float32 = npt.NDArray[np.float32]
@@ -173,7 +173,7 @@ def test_a_large_answer_is_made_in_bands_without_seams(monkeypatch: pytest.Monke
     query, key = rng.standard_normal((2, 4, 4, WIDTH)).astype(np.float32)
     prompt = (key, rng.integers(0, 4, (16, 16)).astype(np.uint8))
     whole = segment.in_context(query, [prompt], size=(50, 40))
-    monkeypatch.setattr(segment, "_ELEMENTS_AT_ONCE", 3 * 40)
+    monkeypatch.setattr(tokens, "_ELEMENTS_AT_ONCE", 3 * 40)
     banded = segment.in_context(query, [prompt], size=(50, 40))
     np.testing.assert_array_equal(banded.mask, whole.mask)
     np.testing.assert_array_equal(banded.confidence, whole.confidence)
@@ -214,7 +214,7 @@ def test_prompts_that_do_not_fit_are_input_errors(
 
 def test_an_unknown_protocol_is_an_input_error() -> None:
     wrong: Any = "papers"
-    with pytest.raises(InputError, match="'papers', wanted 'exact' or 'paper'"):
+    with pytest.raises(InputError, match="'papers', wanted one of exact, paper"):
         segment.in_context(TOP_IS_CAT, [(LEFT_IS_CAT, left_half(64))], size=(8, 8), protocol=wrong)
 
 
@@ -308,6 +308,48 @@ def test_forgotten_patches_leave_the_answer_of_a_bank_that_never_held_them() -> 
     assert not np.array_equal(larger.confidence, before.confidence)
     np.testing.assert_array_equal(after.mask, before.mask)
     np.testing.assert_array_equal(after.confidence, before.confidence)
+
+
+@pytest.mark.parametrize("size", [(5, 5), (13, 7)])
+def test_paper_protocol_over_a_memory_is_the_published_rule_in_loops(size: tuple[int, int]) -> None:
+    rng = np.random.default_rng(5)
+    query = (2 * rng.standard_normal((3, 2, WIDTH))).astype(np.float32)
+    bank = (2 * rng.standard_normal((40, WIDTH))).astype(np.float32)
+    masks = rng.integers(0, 3, (40, 4, 4)).astype(np.uint8)
+    planes = np.zeros((3, 2, 3))  # one class per patch: shares (h, w, C)
+    for i in range(3):
+        for j in range(2):
+            scores = bank.astype(np.float64) @ query[i, j].astype(np.float64) / math.sqrt(WIDTH)
+            weights = np.exp(scores - scores.max())
+            for weight, mask in zip(weights / weights.sum(), masks, strict=True):
+                planes[i, j, mask[2, 2]] += weight
+    stretched = tokens.stretch(planes, size)
+
+    regions = segment.from_memory(query, bank, masks, size=size, protocol="paper")
+
+    largest = float((np.abs(query).reshape(6, -1) @ np.abs(bank).T).max()) / math.sqrt(WIDTH)
+    tolerance = math.expm1(2 * EPS * (largest + WIDTH)) + (40 + 8) * EPS
+    assert np.abs(regions.confidence - stretched.max(axis=2)).max() <= tolerance
+    np.testing.assert_array_equal(regions.mask, stretched.argmax(axis=2))
+    assert regions.labels == (0, 1, 2)
+
+
+def test_paper_protocol_over_a_memory_weighs_by_length_and_exact_does_not() -> None:
+    # One short patch of class 1 in the query's direction, two long ones of class 2 at 60 degrees.
+    near, far = CAT, 0.5 * CAT + math.sqrt(0.75) * SKY
+    bank = np.stack([near, 40 * far, 40 * far]).astype(np.float32)
+    masks = np.array([1, 2, 2], dtype=np.uint8).reshape(3, 1, 1)
+    query = CAT.reshape(1, 1, WIDTH)
+    unit = np.stack([near, far, far]).astype(np.float32)
+    assert segment.from_memory(query, unit, masks, size=(1, 1)).mask.tolist() == [[1]]
+    paper = segment.from_memory(query, bank, masks, size=(1, 1), protocol="paper")
+    assert paper.mask.tolist() == [[2]]
+
+
+def test_remembered_directions_get_the_mean_length_of_the_query() -> None:
+    query = np.stack([[CAT * 2, CAT * 4], [SKY * 6, SKY * 8]])
+    lengthened = segment.with_lengths_of(query, np.stack([CAT, SKY, SKY]))
+    np.testing.assert_array_equal(lengthened, 5 * np.stack([CAT, SKY, SKY]))
 
 
 def test_an_empty_bank_is_an_input_error_with_the_way_out() -> None:

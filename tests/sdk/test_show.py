@@ -14,12 +14,14 @@ from procmem.cli.show import (
     Panel,
     Tile,
     color_of,
+    draw_matches,
     draw_neighbors,
     draw_regions,
     paint,
     save_picture,
 )
 from procmem.errors import InputError
+from procmem.types import Correspondences
 
 GRAY = np.full((30, 40, 3), 128, dtype=np.uint8)
 
@@ -116,6 +118,22 @@ def test_the_legend_names_every_value_of_the_masks():
 def test_no_panel_is_an_error():
     with pytest.raises(InputError, match="at least one"):
         draw_regions([], {})
+
+
+def test_a_match_is_a_line_between_the_two_places():
+    where = np.array([[19.5, 14.5]], dtype=np.float32)  # the middle of both photos
+    matches = Correspondences(where, where, np.array([0.9], dtype=np.float32))
+    panel = Panel(GRAY, None, "one")
+
+    sheet = np.asarray(draw_matches(panel, panel, matches))
+
+    colored = np.all(sheet == PALETTE[0], axis=2)
+    rows, columns = np.nonzero(colored)
+    # 40 x 30 photos are shown 420 pixels wide, 14 from the left and 28 apart.
+    assert abs((columns.min() + 4) - (14 + 210)) <= 2
+    assert abs((columns.max() - 4) - (14 + 420 + 28 + 210)) <= 2
+    assert colored[:, columns.min() + 12 : columns.max() - 12].any(axis=0).all()
+    assert rows.max() - rows.min() <= 10
 
 
 def test_save_refuses_an_ending_it_does_not_know(tmp_path: Path):

@@ -2,7 +2,8 @@
 
 Two need no example: how much of the masks three principal components explain (PCA R2), and how well
 k-means regions of one image match its classes. Two segment by example: in context (one image), and
-by the patches of a whole memory. The voting rules are the SDK's (`procmem.segment`).
+by the patches of a whole memory. What is measured is the SDK's: its components, its clusters, its
+voting rules.
 
 `ignore` is a mask index that counts nowhere. Scores are in percent. mIoU over a set is the mean,
 over the classes that its masks hold, of intersection over union of all pixels of all images.
@@ -15,13 +16,14 @@ from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from PIL import Image
-from torch.nn import functional
 
+from procmem.clusters import k_means
+from procmem.components import PAPER_SIDE, principal_components
+from procmem.components import pca_map as painted
 from procmem.errors import InputError, MissingExtraError
-from procmem.patchsim import mix
 from procmem.segment import fit_mask, from_memory, in_context, mask_patches
+from procmem.tokens import flat_unit
 from procmem_pretrain.evaluation.datasets import MaskedImage
 from procmem_pretrain.evaluation.methods import Patches
 
@@ -31,11 +33,6 @@ Protocol = Literal["exact", "paper"]
 
 PATCH = 16
 """Pixels along a patch's side, of every model here."""
-
-# PCA R2 looks at features and masks at this many positions along a side (the paper's).
-_PCA_SIDE = 112
-
-_KMEANS_STARTS = 4
 
 
 def pca_r2(
@@ -60,12 +57,12 @@ def pca_r2(
     """
     scores = []
     for image in images:
-        mask = fit_mask(image.mask, image_size=image.mask.shape, side=_PCA_SIDE).ravel()
+        mask = fit_mask(image.mask, image_size=image.mask.shape, side=PAPER_SIDE).ravel()
         kept = _labelled(mask, ignore)
         if len(np.unique(mask[kept])) < 2:
             continue
-        components = _components(_stretched(patches(image.image, (side, side)), _PCA_SIDE))
-        points = components.reshape(-1, 3).astype(np.float64)
+        tokens = patches(image.image, (side, side))
+        points = principal_components([tokens], side=PAPER_SIDE)[0].reshape(-1, 3)
         if protocol == "paper":
             low, high = points.min(0), points.max(0)
             points = (points - low) / np.where(high > low, high - low, 1)
@@ -89,8 +86,8 @@ def kmeans_miou(
 ) -> float:
     """Regions of one image against its classes, mean of images.
 
-    Tokens of unit length, as many clusters as the image has classes, the best of four k-means++
-    starts; clusters and classes are matched one to one so that mIoU is largest (Kuhn 1955).
+    As many clusters (`procmem.clusters`) as the image has classes, one for each patch; clusters and
+    classes are matched one to one so that mIoU is largest (Kuhn 1955).
 
     Raises:
         InputError: no image has two labelled classes.
@@ -119,28 +116,10 @@ def kmeans_miou(
     return 100.0 * float(np.mean(_some(scores)))
 
 
-def kmeans_regions(tokens: Float32, *, clusters: int, seed: int = 0) -> npt.NDArray[np.int_]:
-    """(h, w) cluster numbers of (h, w, P) patch tokens, of the best of four starts.
-
-    Raises:
-        MissingExtraError: scipy is not installed.
-    """
-    try:
-        from scipy.cluster.vq import kmeans2
-    except ImportError as error:
-        raise _no_scipy() from error
-    points = tokens.reshape(-1, tokens.shape[2]).astype(np.float64)
-    points /= np.maximum(np.linalg.norm(points, axis=1, keepdims=True), 1e-12)
-    best, least = np.zeros(len(points), np.int_), np.inf
-    for start in range(_KMEANS_STARTS):
-        random = np.random.default_rng((seed, start))
-        with np.errstate(invalid="ignore", divide="ignore"):  # equal tokens leave no distance
-            centers, own = kmeans2(points, _plus_plus(points, clusters, random), minit="matrix")
-        spread = float(((points - centers[own]) ** 2).sum())
-        if spread < least:
-            best, least = own, spread
-    found: npt.NDArray[np.int_] = best.reshape(tokens.shape[:2])
-    return found
+def kmeans_regions(tokens: Float32, *, clusters: int, seed: int = 0) -> npt.NDArray[np.int64]:
+    """(h, w) cluster numbers of (h, w, P) patch tokens, of the best of four starts."""
+    _, own = k_means(flat_unit(tokens, "tokens"), clusters, seed=seed)
+    return own.reshape(tokens.shape[:2])
 
 
 def in_context_miou(
@@ -186,10 +165,9 @@ def knn_miou(
 ) -> float:
     """Segments every query by the patches of all memory images.
 
-    "paper": one class per patch (the mask at the grid's size), softmax over all memory patches of
-    z . z / sqrt(P), shares stretched bilinearly. "exact": the SDK's rule, that of Hummingbird
-    (Balazevic et al. 2023), k = 30 and softmax(cosine / 0.02), each patch with the pixels of its
-    mask. Patches without a labelled pixel are not remembered.
+    Both rules are `procmem.segment.from_memory`: "exact" that of Hummingbird (Balazevic et al.
+    2023), "paper" the published one, here with the length of the memory's tokens. Patches without
+    a labelled pixel (for "paper", without a label at their center) are not remembered.
 
     Raises:
         InputError: nothing labelled to remember, or no query with a labelled pixel.
@@ -210,36 +188,19 @@ def knn_miou(
     score = _Score(ignore)
     if protocol == "exact":
         keys /= np.maximum(np.linalg.norm(keys, axis=1, keepdims=True), 1e-12)
-    classes = np.unique(values[_labelled(values, ignore)])
     for image in queries:
         query = patches(image.image, (side, side))
-        if protocol == "exact":
-            found = from_memory(query, keys, values, size=_plain(image.mask.shape)).mask
-        else:
-            shares = mix(
-                np.ascontiguousarray(query.reshape(-1, query.shape[2])),
-                keys,
-                (values.reshape(-1, 1) == classes).astype(np.float32),
-                scale=float(query.shape[2]) ** -0.5,
-            )
-            planes = torch.from_numpy(shares).reshape(*query.shape[:2], -1).permute(2, 0, 1)
-            size = _plain(image.mask.shape)
-            large = functional.interpolate(planes[None], size=size, mode="bilinear")[0]
-            found = classes[large.argmax(0).numpy()]
-        score.add(image.mask, found)
+        size = _plain(image.mask.shape)
+        score.add(image.mask, from_memory(query, keys, values, size=size, protocol=protocol).mask)
     return score.miou()
 
 
 def pca_map(image: UInt8, patches: Patches, *, side: int) -> UInt8:
-    """(H, W, 3): the first three principal components of the patch tokens as red, green and blue.
+    """(H, W, 3): the map that `procmem.map_components` paints, by any model's patches.
 
     Colors are of this image only: the same color in another image means nothing.
     """
-    tokens = patches(image, (side, side))
-    points = _components(tokens)
-    low, high = np.percentile(points, [1, 99], axis=(0, 1))
-    scaled = np.clip((points - low) / np.where(high > low, high - low, 1), 0, 1)
-    return stretch_nearest((255 * scaled).round().astype(np.uint8), image.shape[:2])
+    return painted(patches(image, (side, side)), size=_plain(image.shape))
 
 
 def stretch_nearest(picture: UInt8, shape: Sequence[int]) -> UInt8:
@@ -267,36 +228,6 @@ class _Score:
         hits = self._counts.diagonal()
         union = self._counts.sum(0) + self._counts.sum(1) - hits
         return 100.0 * float(np.mean(hits[present] / union[present]))
-
-
-def _plus_plus(
-    points: npt.NDArray[np.float64], clusters: int, random: np.random.Generator
-) -> npt.NDArray[np.float64]:
-    """k-means++ (Arthur and Vassilvitskii 2007): far points are likelier to be centers."""
-    chosen = [points[random.integers(len(points))]]
-    far = np.full(len(points), np.inf)
-    for _ in range(clusters - 1):
-        far = np.minimum(far, ((points - chosen[-1]) ** 2).sum(1))
-        if not far.any():  # fewer different points than clusters
-            break
-        chosen.append(points[random.choice(len(points), p=far / far.sum())])
-    return np.array(chosen)
-
-
-def _components(tokens: Float32) -> Float32:
-    """(h, w, P) -> (h, w, 3): projections on the directions of largest variance."""
-    points = tokens.reshape(-1, tokens.shape[2])
-    centered = (points - points.mean(0)).astype(np.float64)
-    _, vectors = np.linalg.eigh(centered.T @ centered)  # ascending
-    projected: Float32 = (centered @ vectors[:, :-4:-1]).astype(np.float32)
-    return projected.reshape(*tokens.shape[:2], 3)
-
-
-def _stretched(tokens: Float32, side: int) -> Float32:
-    planes = torch.from_numpy(tokens).permute(2, 0, 1)[None]
-    large = functional.interpolate(planes, size=(side, side), mode="bilinear")[0]
-    stretched: Float32 = large.permute(1, 2, 0).numpy()
-    return stretched
 
 
 def _size(image: UInt8, side: int, protocol: Protocol) -> tuple[int, int]:

@@ -18,6 +18,7 @@ from procmem.cli.evaluate import evaluate
 from procmem.cli.exchange import export_command, import_command
 from procmem.cli.group import ErrorGroup
 from procmem.cli.influence import influence
+from procmem.cli.match import match
 from procmem.cli.neighbors import neighbors
 from procmem.cli.options import global_options
 from procmem.cli.segment import segment
@@ -53,6 +54,7 @@ for _command in (
     neighbors,
     influence,
     segment,
+    match,
     delete,
     stats,
     verify,

@@ -1,4 +1,4 @@
-"""Pictures that explain an answer: neighbors side by side, regions painted over a photo.
+"""Pictures that explain an answer: neighbors side by side, regions over a photo, matching places.
 
 Takes decoded images and what `memory.py` answered, gives PIL pictures to the commands. Uses
 Pillow alone and its built-in font, so that the same input gives the same picture everywhere. Never
@@ -18,6 +18,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from procmem.errors import InputError
 from procmem.manifest import write_bytes_atomically
+from procmem.types import Correspondences
 
 UInt8 = npt.NDArray[np.uint8]
 Color = tuple[int, int, int]
@@ -197,6 +198,37 @@ def draw_regions(panels: Sequence[Panel], names: Mapping[int, str]) -> Image.Ima
     return sheet
 
 
+def draw_matches(one: Panel, other: Panel, matches: Correspondences) -> Image.Image:
+    """Draws two photos side by side, with a line from each place to its like in the other.
+
+    Args:
+        one: the photo of `matches.points_a`; its mask plays no part.
+        other: the photo of `matches.points_b`.
+        matches: drawn from the last to the first, so that the best lie on top.
+    """
+    left, right = _fit(one.image, _PANEL), _fit(other.image, _PANEL)
+    top = _GAP + _LINE + 4
+    apart = _GAP + left.width + 2 * _GAP
+    height = top + max(left.height, right.height) + _GAP
+    sheet = Image.new("RGB", (apart + right.width + _GAP, height), _PAPER)
+    sheet.paste(left, (_GAP, top))
+    sheet.paste(right, (apart, top))
+    draw = ImageDraw.Draw(sheet)
+    for panel, picture, x in ((one, left, _GAP), (other, right, apart)):
+        text = _shorten(panel.title, picture.width)
+        draw.text((x, _GAP), text, font=_font(), fill=_INK)
+    starts = _placed(matches.points_a, one.image, left, (_GAP, top))
+    ends = _placed(matches.points_b, other.image, right, (apart, top))
+    for number in reversed(range(len(matches.similarities))):
+        start, end = tuple(starts[number]), tuple(ends[number])
+        color = PALETTE[number % (len(PALETTE) - 1)]  # without black
+        draw.line((*start, *end), fill=_PAPER, width=4)
+        draw.line((*start, *end), fill=color, width=2)
+        for x, y in (start, end):
+            draw.ellipse((x - 4, y - 4, x + 4, y + 4), fill=color, outline=_PAPER)
+    return sheet
+
+
 def color_of(value: int) -> Color:
     """The color of a class value above 0; the same value has the same color in every picture."""
     return PALETTE[(value - 1) % len(PALETTE)]
@@ -260,6 +292,16 @@ def _fit(pixels: UInt8, side: int) -> Image.Image:
     scale = side / max(height, width)
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
     return Image.fromarray(pixels).resize(size, Image.Resampling.LANCZOS)
+
+
+def _placed(
+    points: npt.NDArray[np.float32], pixels: UInt8, picture: Image.Image, corner: tuple[int, int]
+) -> list[list[float]]:
+    """Places on a photo as places on the sheet where its scaled picture has that corner."""
+    height, width = pixels.shape[:2]
+    scale = np.array([picture.width / width, picture.height / height])
+    placed: list[list[float]] = ((points + 0.5) * scale - 0.5 + np.array(corner)).tolist()
+    return placed
 
 
 def _outline(mask: UInt8, *, thickness: int) -> npt.NDArray[np.bool_]:

@@ -149,5 +149,7 @@ def test_a_memory_without_labels_is_an_error() -> None:
 def test_the_map_has_the_images_size_and_a_color_for_each_class() -> None:
     shown = pca_map(SCENES[0].image, knowing, side=SIDE)
     assert shown.shape == SCENES[0].image.shape
-    colors = {tuple(shown[8, column]) for column in (8, 24, 40, 56)}
-    assert len(colors) == 3
+    # The fourth band is of the class of the first one. Stretching mixes colors at the borders.
+    first, second, third, again = (shown[8, column].astype(int) for column in (8, 24, 40, 56))
+    assert abs(first - again).max() < 32
+    assert min(abs(one - other).max() for one, other in ((first, second), (second, third))) > 64
