@@ -66,15 +66,13 @@ from procmem.record import (
     check_label,
     check_source,
     quantize_patches,
-    restore_patches,
 )
 from procmem.segment import (
     check_protocol,
     fit_mask,
     from_memory,
     in_context,
-    mask_patches,
-    with_lengths_of,
+    mean_length,
 )
 from procmem.types import (
     Answer,
@@ -535,16 +533,16 @@ class VisualMemory:
             query = self._embed(image, view="whole").patches[0]
             return in_context(query, pairs, size=(height, width), protocol=protocol)
         query = self._embed(image, view="whole").patches[0]
-        patches, masks = self._vault.load_dense()
-        side, patch = self._vault.binding.side, self._vault.binding.patch_size
-        pixels = [mask_patches(mask, patch) for mask in masks]
-        bank = np.concatenate(pixels) if pixels else np.empty((0, patch, patch), dtype=np.uint8)
-        if len(masks) and bank.shape[0] != patches.shape[0] * patches.shape[1]:
-            raise ModelError(f"{side} pixels do not hold {patches.shape[1]} patches of {patch}")
-        known = restore_patches(patches)
-        if protocol == "paper":
-            known = with_lengths_of(query, known)
-        return from_memory(query, known, bank, size=(height, width), protocol=protocol)
+        with self._lock:
+            bank = self._recall.bank()
+            return from_memory(
+                query,
+                bank.patches,
+                bank.pixels,
+                size=(height, width),
+                protocol=protocol,
+                bank_length=mean_length(query),
+            )
 
     # ---- forgetting
 

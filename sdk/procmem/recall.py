@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
+from functools import partial
 from typing import Literal, TypeAlias
 
 import numpy as np
@@ -17,6 +18,7 @@ import numpy.typing as npt
 
 from procmem.calibration import Reliability, fit_reliability
 from procmem.cells import Cells, make_index
+from procmem.dense import DenseBank, gather_bank
 from procmem.errors import InputError
 from procmem.index import Index
 from procmem.influence import Ranking
@@ -43,6 +45,8 @@ class Recall:
         self._state = (0, 0)  # of the vault, when the index was made
         self._index: Index | Cells | None = None
         self._items: dict[int, Item] = {}
+        self._bank: DenseBank | None = None
+        self._bank_state = (0, 0)
         self._outdate()
 
     # ---- in step with the vault
@@ -65,8 +69,32 @@ class Recall:
             self._state = state
         return self._index
 
+    def bank(self) -> DenseBank:
+        """The patches with masks that the vault holds now; do not keep it beyond the lock.
+
+        Raises:
+            VaultError: the vault cannot be read.
+        """
+        state, binding = self._vault.state(), self._vault.binding
+        if self._bank is None or state != self._bank_state:
+            self._drop_bank()
+            self._bank = self._vault.read_dense(
+                partial(gather_bank, patch=binding.patch_size, width=binding.patch_dim)
+            )
+            self._bank_state = state
+        return self._bank
+
+    def _drop_bank(self) -> None:
+        if self._bank is not None:
+            self._bank.clear()
+        self._bank = None
+
     def added(self, records: Sequence[Record]) -> None:
         """Takes over what this process has just written."""
+        if any(record.mask is not None for record in records):
+            self._drop_bank()
+        elif self._bank is not None:
+            self._bank_state = self._vault.state()
         if self._index is None:
             return
         if records:
@@ -78,6 +106,7 @@ class Recall:
 
     def deleted(self, ids: Iterable[int]) -> None:
         """Drops items that this process has just deleted, and zeroes their rows."""
+        self._drop_bank()
         if self._index is not None:
             self._index.remove(ids)
         for id_ in ids:
@@ -86,11 +115,14 @@ class Recall:
 
     def purged(self) -> None:
         """The vault's file is another one, with the same items."""
+        if self._bank is not None:
+            self._bank_state = self._vault.state()
         if self._index is not None:
             self._state = self._vault.state()
 
     def clear(self) -> None:
         """Zeroes the rows and forgets everything; the next call reads it again."""
+        self._drop_bank()
         if self._index is not None:
             self._index.clear()
         self._index = None

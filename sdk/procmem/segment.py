@@ -195,11 +195,12 @@ def in_context(
 
 def from_memory(
     query: Float32,
-    bank_patches: Float32,
+    bank_patches: Float32 | npt.NDArray[np.float16],
     bank_masks: UInt8,
     *,
     size: tuple[int, int],
     protocol: Literal["exact", "paper"] = "exact",
+    bank_length: float = 1.0,
     k: int = 30,
     temperature: float = 0.02,
 ) -> Regions:
@@ -214,12 +215,14 @@ def from_memory(
 
     Args:
         query: (h, w, P) float32 patch tokens, not normalized.
-        bank_patches: (M, P) float32, C-contiguous. For "exact" unit vectors, which is not checked;
-            for "paper" tokens with their length, see `with_lengths_of`.
+        bank_patches: (M, P) float32 or float16, C-contiguous. For "exact" unit vectors, which is
+            not checked; for "paper" tokens as they come, or unit vectors and `bank_length`.
         bank_masks: (M, p, p) uint8, the mask pixels of each bank patch. "paper" looks only at the
             one at the center: a mask of h x w, by nearest neighbor.
         size: (H, W) of the query's image, pixels.
         protocol: "exact" or "paper".
+        bank_length: by which the bank's patches are to be multiplied, see `mean_length`. Only for
+            "paper".
         k: how many patches vote, at least 1; all of them if the bank has fewer. Only for "exact".
         temperature: of the softmax. Only for "exact".
 
@@ -245,35 +248,33 @@ def from_memory(
         classes = bank_masks[:, center, center]  # (M,)
         labels = np.unique(classes)
         values = (classes[:, None] == labels).astype(np.float32)  # (M, C)
-        mixed = mix(queries, bank_patches, values, scale=query.shape[2] ** -0.5)
+        scale = bank_length / math.sqrt(query.shape[2])
+        mixed = mix(queries, bank_patches, values, scale=scale)
         shares = mixed[:, :, None, None]
     return regions_of(shares, grid, labels, size)
 
 
-def with_lengths_of(query: Float32, directions: Float32) -> Float32:
-    """Gives remembered directions a length, for rules that weigh by it.
+def mean_length(tokens: Float32) -> float:
+    """The mean length of patch tokens (h, w, P).
 
-    A vault keeps the direction of a patch token and not its length. A final layer norm makes the
-    lengths of all tokens of a model nearly equal (standard deviation 1.4% of the mean for the
-    bundled model), so all get the mean length of the query's tokens.
-
-    Args:
-        query: (h, w, P) float32 patch tokens, not normalized.
-        directions: (M, P) float32 unit vectors.
-
-    Returns:
-        (M, P) float32, C-contiguous.
+    A vault keeps the direction of a token and not its length. A final layer norm makes the lengths
+    of all tokens of a model nearly equal (standard deviation 1.4% of the mean for the bundled
+    model), so that the query's mean stands for those of what is remembered.
 
     Raises:
-        InputError: `query` is not patch tokens.
+        InputError: not patch tokens.
     """
-    check_tokens(query, "query")
-    length = np.sqrt(np.square(query, dtype=np.float64).sum(axis=2)).mean()
-    return np.ascontiguousarray(directions * np.float32(length))
+    check_tokens(tokens, "query")
+    return float(np.sqrt(np.square(tokens, dtype=np.float64).sum(axis=2)).mean())
 
 
 def _nearest_vote(
-    queries: Float32, bank_patches: Float32, bank_masks: UInt8, *, k: int, temperature: float
+    queries: Float32,
+    bank_patches: Float32 | npt.NDArray[np.float16],
+    bank_masks: UInt8,
+    *,
+    k: int,
+    temperature: float,
 ) -> tuple[Float32, UInt8]:
     """Shares (Q, C, p, p) of the k nearest, and the values (C,) that got a vote, ascending.
 
@@ -321,7 +322,7 @@ def _check_temperature(temperature: float) -> None:
         raise InputError(f"temperature is {temperature}, wanted a finite number above 0")
 
 
-def _check_bank(patches: Float32, masks: UInt8) -> None:
+def _check_bank(patches: npt.NDArray[np.floating], masks: UInt8) -> None:
     if (
         masks.ndim != 3
         or masks.dtype != np.uint8

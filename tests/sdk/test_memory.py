@@ -744,3 +744,32 @@ TestHistory.settings = settings(
     derandomize=True,
     suppress_health_check=list(HealthCheck),
 )
+
+
+def test_segment_after_a_delete_is_that_of_a_memory_that_never_held_the_item(tmp_path):
+    pairs = [two_halves(number) for number in range(1, 4)]
+    asked, _ = two_halves(5)
+    answers = []
+    for held in ([0, 1, 2], [0, 2]):
+        with VisualMemory(tmp_path / str(len(held)), embedder=EMBEDDER) as memory:
+            ids = memory.add([pairs[n][0] for n in held], masks=[pairs[n][1] for n in held])
+            memory.segment(asked)
+            if len(held) == 3:
+                bank = memory._recall.bank()
+                memory.delete(ids[1])
+                assert not bank.patches.any()
+                assert not bank.pixels.any()
+            answers.append(memory.segment(asked))
+    np.testing.assert_array_equal(answers[0].mask, answers[1].mask)
+    np.testing.assert_allclose(answers[0].confidence, answers[1].confidence, rtol=0, atol=1e-6)
+
+
+def test_what_is_taught_with_a_mask_is_asked_at_once(memory):
+    first, second = two_halves(1), two_halves(2)
+    memory.add([first[0]], masks=[np.where(first[1] == 7, 3, 2)])
+    asked, _ = two_halves(5)
+    assert memory.segment(asked).labels == (2, 3)
+    memory.add([CAT])
+    assert memory.segment(asked).labels == (2, 3)
+    memory.add([second[0]], masks=[second[1]])
+    assert set(memory.segment(asked).labels) & {0, 7}

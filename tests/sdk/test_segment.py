@@ -348,8 +348,15 @@ def test_paper_protocol_over_a_memory_weighs_by_length_and_exact_does_not() -> N
 
 def test_remembered_directions_get_the_mean_length_of_the_query() -> None:
     query = np.stack([[CAT * 2, CAT * 4], [SKY * 6, SKY * 8]])
-    lengthened = segment.with_lengths_of(query, np.stack([CAT, SKY, SKY]))
-    np.testing.assert_array_equal(lengthened, 5 * np.stack([CAT, SKY, SKY]))
+    assert segment.mean_length(query) == 5.0
+    bank = np.stack([CAT, SKY, SKY])
+    masks = np.stack([np.full((4, 4), value, np.uint8) for value in (1, 2, 3)])
+    lengthened = segment.from_memory(query, 5 * bank, masks, size=(8, 8), protocol="paper")
+    regions = segment.from_memory(
+        query, bank, masks, size=(8, 8), protocol="paper", bank_length=5.0
+    )
+    np.testing.assert_allclose(regions.confidence, lengthened.confidence, atol=1e-5)
+    np.testing.assert_array_equal(regions.mask, lengthened.mask)
 
 
 def test_an_empty_bank_is_an_input_error_with_the_way_out() -> None:

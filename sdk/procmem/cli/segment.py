@@ -22,7 +22,7 @@ from procmem.cli.text import percent, table
 
 if TYPE_CHECKING:
     from procmem.cli.show import Panel
-    from procmem.image import UInt8
+    from procmem.tokens import UInt8
     from procmem.memory import VisualMemory
     from procmem.types import Regions
 

@@ -224,8 +224,9 @@ def draw_matches(one: Panel, other: Panel, matches: Correspondences) -> Image.Im
         color = PALETTE[number % (len(PALETTE) - 1)]  # without black
         draw.line((*start, *end), fill=_PAPER, width=4)
         draw.line((*start, *end), fill=color, width=2)
-        for x, y in (start, end):
-            draw.ellipse((x - 4, y - 4, x + 4, y + 4), fill=color, outline=_PAPER)
+        for left_of, above in (start, end):
+            box = (left_of - 4, above - 4, left_of + 4, above + 4)
+            draw.ellipse(box, fill=color, outline=_PAPER)
     return sheet
 
 
