@@ -22,8 +22,8 @@ from procmem.cli.text import percent, table
 
 if TYPE_CHECKING:
     from procmem.cli.show import Panel
-    from procmem.tokens import UInt8
     from procmem.memory import VisualMemory
+    from procmem.tokens import UInt8
     from procmem.types import Regions
 
 Method = Literal["taught", "clusters", "components"]
