@@ -59,8 +59,8 @@ class Embedder:
             with its manifest beside it.
         image_size: S, side of the square that every image becomes, pixels: a multiple of the
             patch size of at least 4 patches and at most 1024. None for the model's own, 224. Larger
-            sees finer detail and costs more, see docs/results/resolutions.md; embeddings of
-            different sides are not alike enough to be mixed.
+            sees finer detail and costs more, see docs/results/resolutions.md. Embeddings of one
+            image at two sides are alike only in part (cosine about 0.8) and must not be mixed.
         device: "cpu", "cuda", or "auto": the environment variable PROCMEM_DEVICE if it is set,
             else CUDA if it is usable, else the processor.
         threads: processor threads for one image, at least 1; None for one per physical core.

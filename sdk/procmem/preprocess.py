@@ -38,8 +38,7 @@ MIN_PATCHES = 4
 
 MAX_SIDE = 1024
 """Largest side, pixels. The memory of attention grows with its fourth power, the time nearly so:
-with the bundled model 0.3 GB and 3 s an image here, 3.6 GB and 45 s at 2048 (two processor threads;
-`benchmarks/bench_resolutions.py`)."""
+the bundled model took 0.3 GB and 3 s for an image on two cores, and 3.6 GB and 45 s at 2048."""
 
 _BICUBIC_SUPPORT = 2.0  # the filter's half width, output pixels when shrinking
 
