@@ -18,8 +18,13 @@ from procmem.manifest import Manifest, Origin, Preprocessing, sha256_of_bytes, w
 SIDE, PATCH, WIDTH = 224, 16, 24
 
 
-def write_tiny_model(folder: Path, *, name: str = "tiny", seed: int = 0) -> Path:
-    """Writes `<name>.onnx` and `<name>.json` into `folder` and returns the model's path."""
+def write_tiny_model(
+    folder: Path, *, name: str = "tiny", seed: int = 0, any_side: bool = True
+) -> Path:
+    """Writes `<name>.onnx` and `<name>.json` into `folder` and returns the model's path.
+
+    Without `any_side` the graph takes 224 pixels only, as procmem 0.1 exported models.
+    """
     random = np.random.default_rng(seed)
     filters = random.standard_normal((WIDTH, 3, PATCH, PATCH)).astype(np.float32) / PATCH
     # Half of the filters see only the mean color of a patch, the other half its texture.
@@ -54,11 +59,11 @@ def write_tiny_model(folder: Path, *, name: str = "tiny", seed: int = 0) -> Path
         helper.make_node("ReduceL2", ["shifted", "vector_axis"], ["length"], keepdims=1),
         helper.make_node("Div", ["shifted", "length"], ["cls"]),
     ]
-    grid = SIDE // PATCH
+    side, grid = ("S", "h") if any_side else (SIDE, SIDE // PATCH)
     graph = helper.make_graph(
         nodes,
         name,
-        [helper.make_tensor_value_info("images", TensorProto.FLOAT, ["N", 3, SIDE, SIDE])],
+        [helper.make_tensor_value_info("images", TensorProto.FLOAT, ["N", 3, side, side])],
         [
             helper.make_tensor_value_info("cls", TensorProto.FLOAT, ["N", 2 * WIDTH]),
             helper.make_tensor_value_info("patches", TensorProto.FLOAT, ["N", grid, grid, WIDTH]),
@@ -89,6 +94,7 @@ def write_tiny_model(folder: Path, *, name: str = "tiny", seed: int = 0) -> Path
                 steps=0,
                 images_seen=0,
             ),
+            any_side=any_side,
         ),
         folder,
     )

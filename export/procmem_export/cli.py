@@ -37,12 +37,14 @@ def main(
     from procmem_export.formats import find_format
 
     output = out or checkpoint.with_name(f"{checkpoint.stem}{find_format(format_name).suffix}")
-    manifest, report = export(checkpoint, output, format=format_name, probes=probes, force=force)
+    manifest, reports = export(checkpoint, output, format=format_name, probes=probes, force=force)
     if as_json:
-        document = {"file": str(output), "sha256": manifest.sha256, "parity": report.as_dict()}
+        document = {"file": str(output), "sha256": manifest.sha256, "parity": manifest.parity}
         click.echo(json.dumps(document, sort_keys=True))
         return
     click.echo(f"wrote {output} ({output.stat().st_size / 1e6:.1f} MB)")
-    for field in dataclasses.fields(report):
-        value = getattr(report, field.name)
-        click.echo(f"  {field.name.replace('_', ' '):20} {value:.6g}")
+    for side, report in reports.items():
+        click.echo(f"  at {side} pixels")
+        for field in dataclasses.fields(report):
+            value = getattr(report, field.name)
+            click.echo(f"    {field.name.replace('_', ' '):20} {value:.6g}")

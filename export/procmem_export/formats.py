@@ -27,7 +27,9 @@ class Format:
 
 
 FORMATS: dict[str, Format] = {
-    "onnx": Format(".onnx", 0.9999, "float32 ONNX, one self-contained file, any batch size"),
+    "onnx": Format(
+        ".onnx", 0.9999, "float32 ONNX, one self-contained file, any batch size and side"
+    ),
 }
 
 

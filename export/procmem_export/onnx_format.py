@@ -13,10 +13,16 @@ import numpy as np
 import onnx
 import torch
 
+from procmem.backends.onnxruntime import BATCH, SIDE
 from procmem.errors import ExportError
+from procmem.preprocess import MAX_SIDE, MIN_PATCHES
+from procmem_export.any_side import AnySide
 from procmem_pretrain.vit import Perception
 
 OPSET = 18
+
+# Opset 18 needs no newer one, and ONNX Runtime 1.17, the oldest that procmem takes, reads no newer.
+IR_VERSION = 9
 
 # Tensors of fewer numbers stay in float32: a cast would cost more than it saves.
 _SMALL = 1024
@@ -25,32 +31,37 @@ _SMALL = 1024
 _ALLOWED_DOMAINS = ("", "ai.onnx")
 
 
-def to_onnx(model: Perception, *, side: int) -> bytes:
-    """Exports for inputs of one size and any batch.
+def to_onnx(model: Perception) -> bytes:
+    """Exports for square inputs of any side that is a multiple of the patch size, and any batch.
 
     Args:
         model: in evaluation mode, on the CPU, float32.
-        side: S of the input `images` (N, 3, S, S), a multiple of the patch size.
 
     Returns:
-        the bytes of a checked ONNX file with outputs `cls` (N, D) and `patches` (N, h, w, P).
+        the bytes of a checked ONNX file with the input `images` (N, 3, S, S) and the outputs `cls`
+        (N, D) and `patches` (N, h, w, P). N and S are free dimensions of these names: an engine
+        that is told both folds everything that depends on them, above all the interpolation of
+        the position table, and runs what a file of that one side would hold.
 
     Raises:
         ExportError: the exporter failed, or its file is not self-contained or not valid.
     """
-    example = torch.zeros(2, 3, side, side)
+    patch = int(model.vit.patch_embed.patch_size[0])
+    grid = torch.export.Dim("h", min=MIN_PATCHES, max=MAX_SIDE // patch)
+    # Neither the table's own grid nor a multiple of it, which tracing could take for a constant.
+    example = torch.zeros(2, 3, 10 * patch, 10 * patch)
     quiet = logging.getLogger("torch.onnx")
     level = quiet.level
     quiet.setLevel(logging.ERROR)
     try:
         program = torch.onnx.export(
-            model,
+            AnySide(model).eval(),
             (example,),
             dynamo=True,
             opset_version=OPSET,
             input_names=["images"],
             output_names=["cls", "patches"],
-            dynamic_shapes={"images": {0: torch.export.Dim("N")}},
+            dynamic_shapes={"images": {0: torch.export.Dim("N"), 2: patch * grid, 3: patch * grid}},
             optimize=True,
             verbose=False,
         )
@@ -61,7 +72,9 @@ def to_onnx(model: Perception, *, side: int) -> bytes:
     if program is None:
         raise ExportError("torch exported nothing; its version has no dynamo exporter")
     proto = program.model_proto
+    proto.ir_version = IR_VERSION
     _strip_build_paths(proto)
+    _name_dimensions(proto)
     store_in_half(proto)
     data: bytes = proto.SerializeToString(deterministic=True)
     check_self_contained(data)
@@ -113,6 +126,25 @@ def check_self_contained(data: bytes) -> None:
     outside = [t.name for t in proto.graph.initializer if t.external_data]
     if outside:
         raise ExportError(f"the exported file keeps tensors elsewhere: {', '.join(outside)}")
+
+
+def _name_dimensions(proto: onnx.ModelProto) -> None:
+    """Gives the free dimensions the names that engines are told, instead of the exporter's."""
+    names = {
+        "images": (BATCH, None, SIDE, SIDE),
+        "cls": (BATCH, None),
+        "patches": (BATCH, "h", "h", None),
+    }
+    for value in (*proto.graph.input, *proto.graph.output):
+        dimensions = value.type.tensor_type.shape.dim
+        for dimension, name in zip(dimensions, names[value.name], strict=True):
+            if (name is None) == dimension.HasField("dim_param"):
+                raise ExportError(
+                    f"torch exported {value.name} with other free dimensions than wanted: "
+                    f"{value.type.tensor_type.shape}; this torch cannot export for every side"
+                )
+            if name is not None:
+                dimension.dim_param = name
 
 
 def _strip_build_paths(proto: onnx.ModelProto) -> None:

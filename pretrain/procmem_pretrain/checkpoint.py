@@ -119,7 +119,7 @@ def remove_older(folder: Path, newest: Path) -> None:
 
 
 def load_teacher(path: Path) -> tuple[Manifest, dict[str, Tensor], Any]:
-    """A checkpoint's manifest and tensors, and its teacher's transformer for 224 pixels, float32.
+    """A checkpoint's manifest and tensors, and its teacher's transformer, float32.
 
     Raises:
         CheckpointError: missing or damaged, without teacher weights, or of an architecture that
@@ -135,7 +135,7 @@ def load_teacher(path: Path) -> tuple[Manifest, dict[str, Tensor], Any]:
         for name, tensor in tensors.items()
         if name.startswith("teacher/")
     }
-    vit: Any = make_vit(manifest.name, root_seed=0, fixed_side=True)
+    vit: Any = make_vit(manifest.name, root_seed=0)
     try:
         vit.load_state_dict(teacher)
     except RuntimeError as error:

@@ -23,19 +23,18 @@ ARCHITECTURES = {
 }
 
 
-def make_vit(name: str, *, root_seed: int, drop_path: float = 0.0, fixed_side: bool = False) -> Any:
+def make_vit(name: str, *, root_seed: int, drop_path: float = 0.0) -> Any:
     """A freshly initialized transformer without a classifier.
 
     Args:
         name: key of `ARCHITECTURES`.
         root_seed: decides the initial weights.
         drop_path: chance of skipping a residual branch in training (DINO: 0.1).
-        fixed_side: accept 224 pixels only, which leaves a simpler graph for export. Otherwise all
-            multiples of 16 are accepted, and the position embeddings are interpolated.
 
     Returns:
         a `timm.models.VisionTransformer`; `forward_features` gives (B, 1 + h * w, P), the class
-        token first.
+        token first. It takes every side that is a multiple of 16 and interpolates its position
+        embeddings from 224 pixels (timm's `resample_abs_pos_embed`: bicubic, antialiased).
 
     Raises:
         InputError: unknown name.
@@ -48,7 +47,7 @@ def make_vit(name: str, *, root_seed: int, drop_path: float = 0.0, fixed_side: b
             ARCHITECTURES[name],
             pretrained=False,
             num_classes=0,
-            dynamic_img_size=not fixed_side,
+            dynamic_img_size=True,
             drop_path_rate=drop_path,
         )
 
@@ -84,9 +83,12 @@ class Perception(nn.Module):
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """See the class."""
-        tokens = self.vit.forward_features(images)
         patch = self.vit.patch_embed.patch_size[0]
         grid = (images.shape[2] // patch, images.shape[3] // patch)
+        return self.answer(self.vit.forward_features(images), grid)
+
+    def answer(self, tokens: Tensor, grid: tuple[int, int]) -> tuple[Tensor, Tensor]:
+        """What `forward` gives for the transformer's tokens (B, 1 + h * w, P) on a grid (h, w)."""
         patches = tokens[:, 1:].reshape(-1, *grid, tokens.shape[2])
         if self.readout_weight is None:
             cls = tokens[:, 0]

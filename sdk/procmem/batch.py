@@ -17,7 +17,7 @@ import numpy.typing as npt
 from procmem.errors import InputError
 from procmem.image import ImageLike, is_image_like
 from procmem.manifest import Manifest
-from procmem.preprocess import View
+from procmem.preprocess import View, check_image_size
 from procmem.record import Binding, check_id
 from procmem.types import Embedding
 
@@ -84,6 +84,18 @@ def binding_of(embedder: Perception) -> Binding:
         side=embedder.side,
         patch_size=embedder.manifest.patch_size,
     )
+
+
+def check_embedder(embedder: Perception, image_size: object) -> None:
+    """Raises InputError if an open model is asked for another side than it has."""
+    if image_size is None:
+        return
+    side = check_image_size(image_size, embedder.manifest.patch_size)
+    if side != embedder.side:
+        raise InputError(
+            f"image_size is {side}, but the embedder that was given runs at {embedder.side}; "
+            f"make it with Embedder(..., image_size={side})"
+        )
 
 
 class Column:

@@ -28,8 +28,15 @@ from procmem.errors import (
     ModelNotFoundError,
 )
 from procmem.image import ImageLike, is_image_like, load_image
-from procmem.manifest import Manifest, check_kind, read_verified
-from procmem.preprocess import View, check_view, decode_min_side, to_tensor
+from procmem.manifest import Manifest, check_kind, read_manifest, read_verified
+from procmem.preprocess import (
+    View,
+    at_side,
+    check_image_size,
+    check_view,
+    decode_min_side,
+    to_tensor,
+)
 from procmem.types import Embedding
 
 DEFAULT_MODEL = "vit-tiny"
@@ -50,12 +57,17 @@ class Embedder:
     Args:
         model: the name of a bundled model (see `bundled_models`), or the path of an `.onnx` file
             with its manifest beside it.
+        image_size: S, side of the square that every image becomes, pixels: a multiple of the
+            patch size of at least 4 patches and at most 1024. None for the model's own, 224. Larger
+            sees finer detail and costs more, see docs/results/resolutions.md. Embeddings of one
+            image at two sides are alike only in part (cosine about 0.8) and must not be mixed.
         device: "cpu", "cuda", or "auto": the environment variable PROCMEM_DEVICE if it is set,
             else CUDA if it is usable, else the processor.
         threads: processor threads for one image, at least 1; None for one per physical core.
 
     Attributes:
         manifest: what the model says of itself.
+        preprocessing: how an image becomes the model's input, at this side; for `to_tensor`.
         sha256: of the model file; a memory is bound to it.
         device: where it runs, "cpu" or "cuda".
         cls_dim: D, width of a class token.
@@ -64,7 +76,8 @@ class Embedder:
         grid: (h, w), patches per column and per row.
 
     Raises:
-        InputError: a bad argument, or a checkpoint where a model is wanted.
+        InputError: a bad argument, a side that the model cannot run, or a checkpoint where a model
+            is wanted.
         ModelNotFoundError: no such bundled model, or no file or manifest at the path.
         ModelIntegrityError: the file is not what its manifest states.
         MissingExtraError: the engine is not installed.
@@ -75,6 +88,7 @@ class Embedder:
         self,
         model: str | Path = DEFAULT_MODEL,
         *,
+        image_size: int | None = None,
         device: str = "auto",
         threads: int | None = None,
     ) -> None:
@@ -85,16 +99,18 @@ class Embedder:
         manifest, data = _read(file)
         check_kind(manifest, "onnx")
         _check_manifest(manifest)
+        side = _side(manifest, image_size)
         # Here, so that importing this module imports no engine's adapter either.
         from procmem.backends.onnxruntime import open_session
 
-        session = open_session(data, manifest, device=wanted, threads=threads)
+        session = open_session(data, manifest, side=side, device=wanted, threads=threads)
         self.manifest = manifest
+        self.preprocessing = at_side(manifest.preprocessing, side)
         self.sha256 = manifest.sha256
         self.device = session.device
         self.cls_dim = manifest.cls_dim
         self.patch_dim = manifest.patch_dim
-        self.side = manifest.preprocessing.crop
+        self.side = side
         self.grid = (self.side // manifest.patch_size, self.side // manifest.patch_size)
         self._session: Session | None = session
 
@@ -155,7 +171,8 @@ class Embedder:
         if tensors.ndim != 4 or tensors.shape[1:] != wanted or tensors.dtype != np.float32:
             raise InputError(
                 f"tensors has shape {tensors.shape} and dtype {tensors.dtype}, wanted "
-                f"(N, 3, {self.side}, {self.side}) float32; prepare images with to_tensor"
+                f"(N, 3, {self.side}, {self.side}) float32; prepare images with to_tensor and this "
+                "embedder's preprocessing"
             )
         return self._embed_all(tensors, len(tensors), None)
 
@@ -175,11 +192,14 @@ class Embedder:
         self.close()
 
     def __repr__(self) -> str:
-        return f"Embedder({self.manifest.name!r}, device={self.device!r}, sha256={self.sha256!r})"
+        return (
+            f"Embedder({self.manifest.name!r}, image_size={self.side}, device={self.device!r}, "
+            f"sha256={self.sha256!r})"
+        )
 
     def _prepare(self, image: ImageLike, view: View) -> npt.NDArray[np.float32]:
         """One image as (3, S, S)."""
-        preprocessing = self.manifest.preprocessing
+        preprocessing = self.preprocessing
         pixels = load_image(image, min_side=decode_min_side(preprocessing))
         return cast(npt.NDArray[np.float32], to_tensor([pixels], preprocessing, view=view)[0])
 
@@ -225,6 +245,15 @@ def bundled_models() -> tuple[str, ...]:
     return tuple(sorted(file.stem for file in files if file.with_suffix(".json").is_file()))
 
 
+def model_manifest(model: str | Path) -> Manifest:
+    """What a bundled model, or the model at a path, says of itself; opens neither it nor an engine.
+
+    Raises:
+        InputError, ModelNotFoundError, ModelIntegrityError: as `Embedder`.
+    """
+    return read_manifest(_model_file(model))
+
+
 def _bundled_folder() -> Path:
     # procmem has a compiled module, so it is always installed as files, never inside a zip.
     return Path(str(importlib.resources.files("procmem").joinpath("models")))
@@ -256,6 +285,21 @@ def _read(file: Path) -> tuple[Manifest, bytes]:
         raise
     except OSError as error:
         raise ModelError(f"{file} cannot be read ({error}); check its permissions") from error
+
+
+def _side(manifest: Manifest, image_size: int | None) -> int:
+    """The side to run at, pixels."""
+    own = manifest.preprocessing.crop
+    if image_size is None:
+        return own
+    side = check_image_size(image_size, manifest.patch_size)
+    if side != own and not manifest.any_side:
+        raise InputError(
+            f"image_size is {side}, but {manifest.file} was exported for {own} pixels only; open "
+            f"it without image_size, or export its checkpoint anew: procmem-export CHECKPOINT "
+            f"--out {manifest.file} --force"
+        )
+    return side
 
 
 def _check_manifest(manifest: Manifest) -> None:

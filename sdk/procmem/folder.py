@@ -51,12 +51,25 @@ def holds_vault(path: Path) -> bool:
 
 
 def check_binding(path: Path, found: Binding, wanted: Binding | None) -> None:
-    """Raises EmbedderMismatchError if a vault is bound to another model than the wanted one."""
-    if wanted is not None and found.sha256 != wanted.sha256:
+    """Raises EmbedderMismatchError if a vault is bound to another model or side than wanted."""
+    if wanted is None:
+        return
+    if found.sha256 != wanted.sha256:
         raise EmbedderMismatchError(
             f"{path} holds embeddings of {found.name} (SHA-256 {found.sha256}), not of "
             f"{wanted.name} (SHA-256 {wanted.sha256}); open it with the first, or teach the "
             "images to a new vault with the second"
+        )
+    check_side(path, found, wanted.side)
+
+
+def check_side(path: Path, found: Binding, side: int) -> None:
+    """Raises EmbedderMismatchError if a vault was made at another image size than `side`."""
+    if found.side != side:
+        raise EmbedderMismatchError(
+            f"{path} holds embeddings of {found.name} at image size {found.side}, not {side}; use "
+            f"it with image_size={found.side} (--image-size {found.side}), or teach the images to "
+            f"a new vault at {side}"
         )
 
 

@@ -17,8 +17,8 @@ from typing import Any, Literal
 
 from procmem.errors import InputError, ModelIntegrityError, ModelNotFoundError
 
-MANIFEST_VERSION = 2
-"""Version 1 did not pin itself; it is still read."""
+MANIFEST_VERSION = 3
+"""Version 1 did not pin itself, version 2 knew one side only; both are still read."""
 
 _OWN_SHA256 = "manifest_sha256"
 
@@ -78,10 +78,13 @@ class Manifest:
         patch_size: side of a patch, pixels.
         cls_dim: D, width of the class-token output.
         patch_dim: P, width of a patch token.
-        preprocessing: see `Preprocessing`.
+        preprocessing: see `Preprocessing`; its `crop` is the side that is taken unless another is
+            asked for.
         origin: see `Origin`.
         parity: figures measured when the file was made from its ancestor.
         config: the full training configuration, for the record.
+        any_side: whether the file takes square inputs of every side that is a multiple of
+            `patch_size`; else `preprocessing.crop` is the only one.
         manifest_version: of the layout that was read; what is written has the newest.
     """
 
@@ -97,6 +100,7 @@ class Manifest:
     origin: Origin
     parity: dict[str, float] = dataclasses.field(default_factory=dict)
     config: dict[str, Any] = dataclasses.field(default_factory=dict)
+    any_side: bool = False
     manifest_version: int = MANIFEST_VERSION
 
 

@@ -36,6 +36,7 @@ from procmem.batch import (
     Perception,
     Prompt,
     binding_of,
+    check_embedder,
     one_or_many,
     pairs_of,
     plain_id,
@@ -43,7 +44,7 @@ from procmem.batch import (
 )
 from procmem.calibration import Reliability
 from procmem.cells import check_hnswlib
-from procmem.embedder import DEFAULT_MODEL, Embedder, bundled_models
+from procmem.embedder import DEFAULT_MODEL, Embedder, bundled_models, model_manifest
 from procmem.erasure import erase, receipt_key
 from procmem.errors import (
     ImageError,
@@ -53,12 +54,12 @@ from procmem.errors import (
     VaultClosedError,
     unknown_choice,
 )
-from procmem.folder import check_binding, holds_vault, not_held
+from procmem.folder import check_binding, check_side, holds_vault, not_held
 from procmem.image import ImageLike, load_image
 from procmem.index import check_k
 from procmem.influence import GroupBy, changed_answers, grouping, smallest_change
 from procmem.ledger import FORMAT_VERSION
-from procmem.preprocess import View
+from procmem.preprocess import View, check_image_size
 from procmem.recall import INDEX_KINDS, IndexKind, Recall, taught_between
 from procmem.record import (
     Item,
@@ -111,7 +112,10 @@ class VisualMemory:
         embedder: the model: an `Embedder`, a bundled model's name or a model file's path. None
             takes the bundled one that the vault was made with, and opens it when it is first
             needed; looking, counting and deleting need no model at all. A new vault is bound to
-            its model for good.
+            its model and image size for good.
+        image_size: S, side of the square that the model sees of an image, pixels, for a model that
+            is opened here; see `Embedder`. None takes the side that the vault was made with, and
+            the model's own for a new vault. One that is given must be the vault's.
         device: where a model that is opened here runs; see `Embedder`.
         read_only: write nothing and take no lock; changes by another process show at the next
             call.
@@ -132,8 +136,9 @@ class VisualMemory:
         VaultFormatError: not a vault, damaged, or of a newer format.
         VaultReadOnlyError, VaultFullError: the folder cannot be written.
         VaultKeyError: the vault is sealed and the key is missing or another one's, or it is not.
-        EmbedderMismatchError: the vault was made with another model.
+        EmbedderMismatchError: the vault was made with another model or image size.
         ModelError: the model cannot be opened.
+        InputError: an argument has a wrong value, or `embedder` runs at another image size.
     """
 
     def __init__(
@@ -141,6 +146,7 @@ class VisualMemory:
         path: str | os.PathLike[str],
         *,
         embedder: Perception | str | Path | None = None,
+        image_size: int | None = None,
         device: str = "auto",
         read_only: bool = False,
         purge_limit: int = PURGE_LIMIT,
@@ -157,21 +163,51 @@ class VisualMemory:
         self._purge_limit = purge_limit
         self._owned = embedder is None or isinstance(embedder, (str, Path))
         self._embedder: Perception | None = None
-        if isinstance(embedder, (str, Path)):
-            self._embedder = Embedder(embedder, device=device)
-        elif embedder is not None:
-            self._embedder = embedder
+        named = embedder if isinstance(embedder, (str, Path)) else None
+        if named is None and embedder is not None:
+            self._embedder = cast(Perception, embedder)
+            check_embedder(self._embedder, image_size)
         elif not read_only and not holds_vault(Path(path).absolute()):
-            self._embedder = Embedder(DEFAULT_MODEL, device=device)
+            self._embedder = Embedder(
+                DEFAULT_MODEL if named is None else named, image_size=image_size, device=device
+            )
         try:
             binding = None if self._embedder is None else binding_of(self._embedder)
             self._vault = Vault(path, binding=binding, read_only=read_only, key=key)
+            try:
+                self._bind(named, image_size)
+            except BaseException:
+                self._vault.close()
+                raise
         except BaseException:
             self._close_embedder()
             raise
         self._recall = Recall(self._vault, index)
         self.path = self._vault.path
         self.read_only = read_only
+
+    def _bind(self, named: str | Path | None, image_size: int | None) -> None:
+        """Holds the vault that was opened to what was asked for, before anything is done with it.
+
+        Only the vault knows its side, so that a model by name is opened after it.
+        """
+        if self._embedder is None and named is not None:
+            self._embedder = self._open_bound(named)
+        if image_size is not None:
+            bound = self._vault.binding
+            check_side(self._vault.path, bound, check_image_size(image_size, bound.patch_size))
+
+    def _open_bound(self, model: str | Path) -> Embedder:
+        """Opens a model at the vault's side; EmbedderMismatchError if it is not the vault's."""
+        bound = self._vault.binding
+        side = bound.side if model_manifest(model).sha256 == bound.sha256 else None
+        embedder = Embedder(model, image_size=side, device=self._device)
+        try:
+            check_binding(self._vault.path, bound, binding_of(embedder))
+        except BaseException:
+            embedder.close()
+            raise
+        return embedder
 
     # ---- teaching
 
@@ -723,6 +759,7 @@ class VisualMemory:
             bytes_on_disk=sum(entry.stat().st_size for entry in self.path.iterdir()),
             embedder_name=binding.name,
             embedder_sha256=binding.sha256,
+            image_size=binding.side,
             format_version=FORMAT_VERSION,
             sealed=self._vault.sealed,
             purge_pending=self._vault.purge_pending,
@@ -799,13 +836,7 @@ class VisualMemory:
                 # A name that is not bundled falls back to the default, whose hash then differs.
                 name = self._vault.binding.name
                 known = name if name in bundled_models() else DEFAULT_MODEL
-                embedder = Embedder(known, device=self._device)
-                try:
-                    check_binding(self.path, self._vault.binding, binding_of(embedder))
-                except BaseException:
-                    embedder.close()
-                    raise
-                self._embedder = embedder
+                self._embedder = self._open_bound(known)
             seen_by = self._embedder
         embedding = seen_by.embed(image, view=view)
         if not (np.isfinite(embedding.cls).all() and np.isfinite(embedding.patches).all()):

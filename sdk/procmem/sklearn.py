@@ -310,14 +310,20 @@ class ImageEmbedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # u
         model: a bundled model's name, or the path of an `.onnx` file; see `Embedder`.
         view: "center", what a memory keeps, or "whole"; see `preprocess.py`.
         device: see `Embedder`.
+        image_size: see `Embedder`.
     """
 
     def __init__(
-        self, model: str | Path = DEFAULT_MODEL, view: View = "center", device: str = "auto"
+        self,
+        model: str | Path = DEFAULT_MODEL,
+        view: View = "center",
+        device: str = "auto",
+        image_size: int | None = None,
     ) -> None:
         self.model = model
         self.view = view
         self.device = device
+        self.image_size = image_size
 
     def fit(self, X: Iterable[ImageLike], y: Any = None) -> ImageEmbedder:  # noqa: ARG002  scikit-learn's signature
         """Opens the model, so that a wrong one shows now; looks at no image.
@@ -383,11 +389,12 @@ class ImageEmbedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # u
 
     def _opened(self) -> Embedder:
         check_view(self.view)
-        wanted = (str(self.model), self.device)
-        held: tuple[tuple[str, str], Embedder] | None = self.__dict__.get("_embedder")
+        wanted = (str(self.model), self.device, self.image_size)
+        held: tuple[tuple[str, str, int | None], Embedder] | None = self.__dict__.get("_embedder")
         if held is None or held[0] != wanted:
             self.close()
-            held = (wanted, Embedder(self.model, device=self.device))
+            opened = Embedder(self.model, image_size=self.image_size, device=self.device)
+            held = (wanted, opened)
             self._embedder = held
         return held[1]
 

@@ -200,6 +200,7 @@ class MemoryStats:
         bytes_on_disk: of all files of the vault.
         embedder_name: of the model that the vault is bound to.
         embedder_sha256: of its file.
+        image_size: side of the square that the model sees of each image, pixels.
         format_version: of the ledger.
         sealed: True if its items are encrypted.
         purge_pending: True if deleted items wait for the purge.
@@ -213,6 +214,7 @@ class MemoryStats:
     bytes_on_disk: int
     embedder_name: str
     embedder_sha256: str
+    image_size: int
     format_version: int
     sealed: bool
     purge_pending: bool

@@ -30,13 +30,16 @@ def test_the_shipped_model_was_trained_on_procedural_images_only(embedder):
     assert embedder.manifest.origin.process.startswith("shaders")
 
 
-def test_the_shipped_model_answers_as_its_checkpoint_does(embedder):
-    manifest, model = load_perception(CHECKPOINT)
+@pytest.mark.parametrize("side", [128, 160, 224, 448])
+def test_the_shipped_model_answers_as_its_checkpoint_does_at_every_side(side):
+    _, model = load_perception(CHECKPOINT)
     images = list(probe_images(4))
-    views = np.stack([center_view(image, manifest.preprocessing) for image in images])
+    with procmem.Embedder(image_size=side, device="cpu") as embedder:
+        found = embedder.embed(images).cls
+        views = np.stack([center_view(image, embedder.preprocessing) for image in images])
     with torch.no_grad():
         cls, _ = model(torch.from_numpy(views))
-    cosines = (cls.numpy() * embedder.embed(images).cls).sum(axis=1)
+    cosines = (cls.numpy() * found).sum(axis=1)
     assert cosines.min() >= 0.9999  # the gate of the onnx format
 
 

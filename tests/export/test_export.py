@@ -1,27 +1,34 @@
 import json
 import math
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 import torch
 from click.testing import CliRunner
 from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
+from timm.layers import resample_abs_pos_embed
+from torch.nn import functional
 
 from procmem import Embedder
 from procmem.errors import CheckpointError, ExportError, InputError, ParityError
 from procmem.manifest import read_verified, sha256_of_bytes
 from procmem.preprocess import center_view
+from procmem.types import Embedding
+from procmem_export import any_side
 from procmem_export import export as conductor
+from procmem_export.any_side import AnySide
 from procmem_export.cli import main
 from procmem_export.export import export
 from procmem_export.onnx_format import check_self_contained, store_in_half
 from procmem_export.parity import compare
 from procmem_pretrain import checkpoint
 from procmem_pretrain.config import TrainConfig
-from procmem_pretrain.vit import make_vit
+from procmem_pretrain.vit import Perception, make_vit
 
 
 def write_checkpoint(folder: Path, *, seed: int) -> Path:
@@ -132,11 +139,100 @@ def test_a_model_of_other_weights_fails_the_gate_and_leaves_no_file(
     exported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     other = write_checkpoint(tmp_path, seed=2)
-    monkeypatch.setattr(conductor, "to_onnx", lambda model, side: exported.read_bytes())
+    monkeypatch.setattr(conductor, "to_onnx", lambda model: exported.read_bytes())
     before = set(tmp_path.iterdir())
     with pytest.raises(ParityError, match="no file was written"):
         export(other, tmp_path / "other.onnx", probes=2)
     assert set(tmp_path.iterdir()) == before
+
+
+@pytest.mark.parametrize("side", [128, 160, 448])
+def test_at_another_side_the_model_is_the_one_that_was_trained_at_several(
+    source: Path, exported: Path, side: int
+) -> None:
+    """Parity with timm's own forward pass, whose interpolation of positions training used."""
+    image = np.random.default_rng(1).integers(0, 256, (500, 600, 3), dtype=np.uint8)
+    _, model = checkpoint.load_perception(source)
+    with Embedder(exported, image_size=side, device="cpu") as embedder:
+        ours = embedder.embed(image)
+        view = torch.from_numpy(center_view(image, embedder.preprocessing))[None]
+    assert view.shape == (1, 3, side, side)
+    with torch.no_grad():
+        cls, patches = model(view)
+    report = compare(Embedding(cls.numpy(), patches.numpy()), ours)
+    assert report.cls_cosine_min > 1 - 1e-4
+    assert report.patch_cosine_min > 1 - 1e-4
+
+
+@pytest.mark.parametrize("grid", [4, 7, 8, 10, 14, 28])
+def test_positions_in_the_graph_are_those_of_training(grid: int) -> None:
+    vit = make_vit("vit-tiny", root_seed=3)
+    wanted = resample_abs_pos_embed(vit.pos_embed, [grid, grid], num_prefix_tokens=1)
+    nothing = torch.zeros(1, 3, 16 * grid, 16 * grid)
+    torch.nn.init.zeros_(vit.patch_embed.proj.weight)
+    torch.nn.init.zeros_(vit.patch_embed.proj.bias)
+    torch.nn.init.zeros_(vit.cls_token)
+    tokens = []
+    vit.blocks.register_forward_pre_hook(lambda _, arguments: tokens.append(arguments[0]))
+    with torch.no_grad():
+        AnySide(Perception(vit).eval())(nothing)
+    assert torch.allclose(tokens[0], wanted, atol=1e-7)
+
+
+def test_the_gate_measures_smaller_and_larger_sides_and_writes_them_down(exported: Path) -> None:
+    manifest, _ = read_verified(exported)
+    assert manifest.any_side
+    assert conductor.gate_sides(manifest) == (224, 112, 448)
+    for side in (112, 448):
+        assert manifest.parity[f"cls_cosine_min_at_{side}"] >= 0.9999
+        assert manifest.parity[f"patch_cosine_mean_at_{side}"] >= 0.9999
+
+
+def test_a_model_that_is_right_at_its_own_side_only_fails_the_gate(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Positions from the nearest point of the table: the same at 224, another model at others."""
+
+    def nearest(table: torch.Tensor, size: tuple[int, int], **_: object) -> torch.Tensor:
+        return functional.interpolate(table, size=size, mode="nearest")
+
+    monkeypatch.setattr(any_side, "functional", SimpleNamespace(interpolate=nearest))
+    with pytest.raises(ParityError, match="at 112 pixels"):
+        export(source, tmp_path / "nearest.onnx", probes=2)
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_oldest_engine_that_is_taken_can_read_the_file(exported: Path) -> None:
+    """ONNX Runtime 1.17 reads IR versions up to 9 and opsets up to 20."""
+    proto = onnx.load_model_from_string(exported.read_bytes())
+    assert proto.ir_version <= 9
+    assert [(opset.domain, opset.version <= 20) for opset in proto.opset_import] == [("", True)]
+
+
+def test_free_dimensions_have_the_names_that_engines_are_told(exported: Path) -> None:
+    proto = onnx.load_model_from_string(exported.read_bytes())
+    shapes = {
+        value.name: [d.dim_param or d.dim_value for d in value.type.tensor_type.shape.dim]
+        for value in (*proto.graph.input, *proto.graph.output)
+    }
+    assert shapes == {
+        "images": ["N", 3, "S", "S"],
+        "cls": ["N", 32],
+        "patches": ["N", "h", "h", 192],
+    }
+
+
+def test_the_engine_folds_the_positions_once_it_is_told_the_side(
+    exported: Path, tmp_path: Path
+) -> None:
+    options = onnxruntime.SessionOptions()
+    options.add_free_dimension_override_by_name("N", 1)
+    options.add_free_dimension_override_by_name("S", 448)
+    options.optimized_model_filepath = str(tmp_path / "folded.onnx")
+    options.log_severity_level = 4
+    onnxruntime.InferenceSession(exported.read_bytes(), options, providers=["CPUExecutionProvider"])
+    left = {node.op_type for node in onnx.load(tmp_path / "folded.onnx").graph.node}
+    assert not left & {"Resize", "Shape", "Range", "Cast"}
 
 
 def test_parity_of_a_model_with_itself_is_one(exported: Path) -> None:

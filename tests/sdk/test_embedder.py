@@ -445,7 +445,8 @@ def test_a_manifest_that_contradicts_itself_is_refused(
     [
         (b'"resize": 36', b'"resize": 37'),
         (b"0.5", b"0.4"),
-        (b'"manifest_version": 2', b'"manifest_version": 0'),
+        (b'"manifest_version": 3', b'"manifest_version": 0'),
+        (b'"any_side": false', b'"any_side": true'),
         (b'"manifest_sha256": "', b'"manifest_sha257": "'),
         (b'"process": "none"', b'"process": "nune"'),
     ],
@@ -580,13 +581,13 @@ class FakeSession:
 def test_patches_that_are_not_finite_are_refused(tiny: Embedder) -> None:
     cls = np.eye(1, CLS_DIM, dtype=np.float32)
     patches = np.full((1, GRID, GRID, PATCH_DIM), np.inf, dtype=np.float32)
-    session = OnnxSession(FakeSession([cls, patches]), tiny.manifest)
+    session = OnnxSession(FakeSession([cls, patches]), tiny.manifest, SIDE)
     with pytest.raises(ModelIntegrityError, match="patches with NaN or infinite values"):
         session.run(np.zeros((1, 3, SIDE, SIDE), np.float32))
 
 
 def test_an_engine_that_fails_while_it_runs_is_a_model_error(tiny: Embedder) -> None:
-    session = OnnxSession(FakeSession(MemoryError("no room")), tiny.manifest)
+    session = OnnxSession(FakeSession(MemoryError("no room")), tiny.manifest, SIDE)
     with pytest.raises(ModelError, match=r"tiny\.onnx failed while it ran on cpu \(no room\)"):
         session.run(np.zeros((1, 3, SIDE, SIDE), np.float32))
 

@@ -148,12 +148,25 @@ def test_the_embedder_opens_another_model_when_the_parameter_changes(photos, mod
     assert not np.array_equal(transformer.transform(files[:1]), before)
 
 
+def test_the_embedder_opens_the_model_at_another_size_when_the_parameter_changes(photos, model):
+    files, _ = photos
+    transformer = ImageEmbedder(model)
+    transformer.transform(files[:1])
+
+    transformer.set_params(image_size=160)
+
+    with Embedder(model, image_size=160) as embedder:
+        assert np.array_equal(transformer.transform(files[:2]), embedder.embed(files[:2]).cls)
+
+
 def test_the_embedder_says_what_is_wrong(photos, model):
     files, _ = photos
     with pytest.raises(ModelNotFoundError, match="vit-tinny"):
         ImageEmbedder("vit-tinny").fit(files)
     with pytest.raises(InputError, match="view"):
         ImageEmbedder(model, view="middle").fit(files)
+    with pytest.raises(InputError, match="image_size is 100"):
+        ImageEmbedder(model, image_size=100).fit(files)
     with pytest.raises(InputError, match="put it into a list"):
         ImageEmbedder(model).transform(str(files[0]))
     with pytest.raises(ImageDecodeError, match=r"images\[1\]"):

@@ -65,7 +65,7 @@ class Perceiver:
     """A transformer with and without its readout; each image runs through it once.
 
     Attributes:
-        vit: accepts 224 pixels and, for segmentation, multiples of 16.
+        vit: accepts every multiple of 16 pixels.
         readout: weight (D, 19P) and bias (D,), or None.
         preprocessing: of the checkpoint.
         device: of the model.
@@ -135,7 +135,7 @@ def checkpoint_methods(path: Path, *, device: str = "cpu") -> tuple[Method, ...]
     readout = None
     if model.readout_weight is not None and model.readout_bias is not None:
         readout = (model.readout_weight, model.readout_bias)
-    perceiver = Perceiver(_any_side(manifest.name, model.vit, device), readout)
+    perceiver = Perceiver(model.vit.to(device), readout)
     perceiver.preprocessing, perceiver.device = manifest.preprocessing, device
     return _rows(f"{path.parent.name}/{path.stem}", manifest.sha256, perceiver)
 
@@ -165,9 +165,8 @@ def methods_of(path: Path, *, device: str = "cpu") -> tuple[Method, ...]:
 def random_methods(model: str, *, device: str = "cpu") -> tuple[Method, ...]:
     """The same architecture untrained, with a readout fitted on the same procedural images."""
     vit = make_vit(model, root_seed=0)
-    perceiver = Perceiver(
-        _any_side(model, vit, device), procedural_readout(vit, BASELINE), device=device
-    )
+    readout = procedural_readout(vit, BASELINE)
+    perceiver = Perceiver(vit.eval().to(device), readout, device=device)
     return _rows(f"random {model}", f"random {model} {BASELINE}", perceiver)
 
 
@@ -176,12 +175,6 @@ def _rows(name: str, key: str, perceiver: Perceiver) -> tuple[Method, ...]:
     if perceiver.readout is None:
         return (plain,)
     return plain, Method(f"{name}, readout", f"{key} readout", perceiver.read_out)
-
-
-def _any_side(model: str, vit: Any, device: str) -> Any:
-    flexible = make_vit(model, root_seed=0)
-    flexible.load_state_dict(vit.state_dict())
-    return flexible.eval().to(device)
 
 
 def descriptor_methods() -> tuple[Method, ...]:

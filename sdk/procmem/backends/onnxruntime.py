@@ -2,9 +2,9 @@
 
 Used by `embedder.py`; the only file that imports onnxruntime, and only when a model is opened.
 It promises that what runs is exactly the bytes whose hash was checked (a graph that points to
-other files is refused), that the graph has the inputs and outputs its manifest states, and that
-class tokens are unit vectors. Never opens a file, never sends anything anywhere, never writes to
-stdout or stderr.
+other files is refused), that the graph has the inputs and outputs its manifest states at the side
+asked for, and that class tokens are unit vectors. Never opens a file, never sends anything
+anywhere, never writes to stdout or stderr.
 """
 
 from __future__ import annotations
@@ -26,6 +26,11 @@ _log = logging.getLogger(__name__)
 INPUT = "images"
 CLS = "cls"
 PATCHES = "patches"
+
+# Names of the free dimensions of a model for every side: how many images, and their side. Once it
+# is told them, the engine sees a graph of fixed shapes, and folds and fuses it as such.
+BATCH = "N"
+SIDE = "S"
 
 # Where tensors can hide in a model: message -> field number -> message, from onnx.proto.
 _NESTED = {
@@ -52,11 +57,11 @@ class OnnxSession:
         device: where it runs, "cpu" or "cuda".
     """
 
-    def __init__(self, session: Any, manifest: Manifest) -> None:
+    def __init__(self, session: Any, manifest: Manifest, side: int) -> None:
         self.device = _device_of(session)
         self._session = session
         self._name = manifest.file
-        grid = manifest.preprocessing.crop // manifest.patch_size
+        grid = side // manifest.patch_size
         self._shapes = ((1, manifest.cls_dim), (1, grid, grid, manifest.patch_dim))
 
     def run(
@@ -102,13 +107,14 @@ class OnnxSession:
 
 
 def open_session(
-    data: bytes, manifest: Manifest, *, device: Device, threads: int | None
+    data: bytes, manifest: Manifest, *, side: int, device: Device, threads: int | None
 ) -> OnnxSession:
     """Loads a model, checks it against its manifest and runs it once on a synthetic input.
 
     Args:
         data: the ONNX file's bytes, verified against `manifest.sha256` by the caller.
         manifest: what the model says of itself.
+        side: S, side of every input, pixels: one that the model can run, see `Manifest.any_side`.
         device: "cpu", "cuda", or "auto" for CUDA if it is usable.
         threads: processor threads for one image, at least 1; None for one per physical core.
 
@@ -123,13 +129,17 @@ def open_session(
     onnxruntime = import_onnxruntime()
     _refuse_external_data(data, manifest.file)
     session = None
+    options = _options(onnxruntime, threads)
+    if manifest.any_side:
+        options.add_free_dimension_override_by_name(BATCH, 1)
+        options.add_free_dimension_override_by_name(SIDE, side)
     if device != "cpu" and _cuda_is_built_in(onnxruntime, device):
-        session = _open_on_cuda(onnxruntime, data, device=device, threads=threads)
+        session = _open_on_cuda(onnxruntime, data, options, device=device)
     if session is None:
-        session = _open_on_cpu(onnxruntime, data, manifest.file, threads)
-    _check_graph(session, manifest)
-    opened = OnnxSession(session, manifest)
-    opened.run(_probe(manifest.preprocessing.crop))
+        session = _open_on_cpu(onnxruntime, data, options, manifest.file)
+    _check_graph(session, manifest, side)
+    opened = OnnxSession(session, manifest, side)
+    opened.run(_probe(side))
     return opened
 
 
@@ -176,13 +186,13 @@ def _cuda_is_built_in(onnxruntime: Any, device: Device) -> bool:
     return False
 
 
-def _open_on_cuda(onnxruntime: Any, data: bytes, *, device: Device, threads: int | None) -> Any:
+def _open_on_cuda(onnxruntime: Any, data: bytes, options: Any, *, device: Device) -> Any:
     """A session on CUDA; None if `device` is "auto" and there is no CUDA device that works."""
     # TF32 would round every product to 10 bits and break the parity with the processor.
     cuda = ("CUDAExecutionProvider", {"use_tf32": "0", "cudnn_conv_algo_search": "DEFAULT"})
     reason: Exception | None = None
     try:
-        session = _open(onnxruntime, data, [cuda, "CPUExecutionProvider"], threads)
+        session = _open(onnxruntime, data, [cuda, "CPUExecutionProvider"], options)
         if _device_of(session) == "cuda":
             return session
     except Exception as error:  # the engine's errors share no base class but Exception
@@ -196,9 +206,9 @@ def _open_on_cuda(onnxruntime: Any, data: bytes, *, device: Device, threads: int
     return None
 
 
-def _open_on_cpu(onnxruntime: Any, data: bytes, name: str, threads: int | None) -> Any:
+def _open_on_cpu(onnxruntime: Any, data: bytes, options: Any, name: str) -> Any:
     try:
-        return _open(onnxruntime, data, ["CPUExecutionProvider"], threads)
+        return _open(onnxruntime, data, ["CPUExecutionProvider"], options)
     except Exception as error:  # the engine's errors share no base class but Exception
         raise ModelIntegrityError(
             f"{name} is not an ONNX graph that ONNX Runtime {onnxruntime.__version__} can run "
@@ -206,13 +216,17 @@ def _open_on_cpu(onnxruntime: Any, data: bytes, name: str, threads: int | None) 
         ) from error
 
 
-def _open(onnxruntime: Any, data: bytes, providers: list[Any], threads: int | None) -> Any:
+def _options(onnxruntime: Any, threads: int | None) -> Any:
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4  # fatal only; everything else comes back as an exception
     options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
     options.inter_op_num_threads = 1
     options.intra_op_num_threads = threads or 0  # 0: one per physical core
     options.use_deterministic_compute = True
+    return options
+
+
+def _open(onnxruntime: Any, data: bytes, providers: list[Any], options: Any) -> Any:
     # Without this, the engine answers some failures with print() and a silent change of device.
     return onnxruntime.InferenceSession(
         data, sess_options=options, providers=providers, enable_fallback=0
@@ -229,8 +243,7 @@ def _probe(side: int) -> npt.NDArray[np.float32]:
     return ramp.reshape(1, 3, side, side)
 
 
-def _check_graph(session: Any, manifest: Manifest) -> None:
-    side = manifest.preprocessing.crop
+def _check_graph(session: Any, manifest: Manifest, side: int) -> None:
     grid = side // manifest.patch_size
     inputs: dict[str, tuple[int, ...]] = {INPUT: (1, 3, side, side)}
     outputs: dict[str, tuple[int, ...]] = {

@@ -34,11 +34,12 @@ def evaluate(settings: Settings, memory_dir: Path, query_dir: Path, ks: tuple[in
 
     with open_embedder(settings) as embedder, progress_bar("embedding") as show:
         result = evaluate_folders(memory_dir, query_dir, embed=embedder, ks=ks, progress=show)
-        name = embedder.manifest.name
+        name, side = embedder.manifest.name, embedder.side
     if settings.as_json:
         write_json(
             {
                 "model": name,
+                "image_size": side,
                 "accuracy": {str(k): share for k, share in result.accuracy.items()},
                 "by_label": dict(result.by_label),
                 "labels": result.labels,
@@ -49,7 +50,8 @@ def evaluate(settings: Settings, memory_dir: Path, query_dir: Path, ks: tuple[in
         )
     else:
         click.echo(
-            f"{name}: taught {count(result.taught, 'photo')} with {count(result.labels, 'label')}, "
+            f"{name} at {side} pixels: taught {count(result.taught, 'photo')} "
+            f"with {count(result.labels, 'label')}, "
             f"asked {count(result.asked, 'photo')}"
         )
         rows = [(str(k), f"{100 * share:.1f}%") for k, share in result.accuracy.items()]

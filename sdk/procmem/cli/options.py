@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from procmem.errors import InputError, VaultFormatError
 
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from procmem.memory import VisualMemory
 
 DEFAULT_VAULT = "procmem-vault"
-_SHARED = ("vault", "vault_key", "model", "device")
+_SHARED = ("vault", "vault_key", "model", "image_size", "device")
 
 Command = Callable[..., Any]
 
@@ -31,6 +32,7 @@ class Settings:
         vault: folder of the memory, or None if the option was not given and has no default.
         vault_key: of a sealed memory, "keystore" or a key file; None for one that is not.
         model: name of a bundled model or path of an .onnx file; None for the default.
+        image_size: side of what the model sees, pixels; None for the memory's, or the model's own.
         device: "auto", "cpu" or "cuda".
         as_json: True if stdout is to be one JSON document.
     """
@@ -38,13 +40,20 @@ class Settings:
     vault: Path | None
     vault_key: str | None
     model: str | None
+    image_size: int | None
     device: str
     as_json: bool
 
 
 def global_options(function: Command) -> Command:
     """Adds to the group the shared options, for people who write them before the command."""
-    options = (_device_option(), _model_option(), _vault_key_option(), _vault_option(DEFAULT_VAULT))
+    options = (
+        _device_option(),
+        _image_size_option(),
+        _model_option(),
+        _vault_key_option(),
+        _vault_option(DEFAULT_VAULT),
+    )
     for option in options:
         function = option(function)
     return function
@@ -64,13 +73,13 @@ def shared_options(
     def decorate(function: Command) -> Command:
         @functools.wraps(function)
         def command(*args: Any, as_json: bool, **kwargs: Any) -> None:
-            above = click.get_current_context().find_root().params
-            given = {name: kwargs.pop(name, None) or above.get(name) for name in _SHARED}
+            given = {name: _given(name, kwargs.pop(name, None)) for name in _SHARED}
             folder = given["vault"] or default_vault
             settings = Settings(
                 vault=None if folder is None else Path(folder),
                 vault_key=given["vault_key"],
                 model=given["model"],
+                image_size=given["image_size"] if model else None,
                 device=given["device"] or "auto",
                 as_json=as_json,
             )
@@ -81,7 +90,8 @@ def shared_options(
             "--json", "as_json", is_flag=True, help="One JSON document on stdout."
         )(command)
         if model:
-            with_options = _model_option()(_device_option()(with_options))
+            with_options = _device_option()(with_options)
+            with_options = _model_option()(_image_size_option()(with_options))
         if vault:
             with_options = _vault_option(default_vault)(_vault_key_option()(with_options))
         return with_options
@@ -108,6 +118,7 @@ def open_memory(settings: Settings, *, read_only: bool) -> VisualMemory:
     return VisualMemory(
         settings.vault,
         embedder=settings.model,
+        image_size=settings.image_size,
         device=settings.device,
         read_only=read_only,
         key=settings.vault_key,
@@ -116,16 +127,24 @@ def open_memory(settings: Settings, *, read_only: bool) -> VisualMemory:
 
 def open_embedder(settings: Settings) -> Embedder:
     """Opens the model that the options name, without a memory."""
-    from procmem.embedder import Embedder
+    from procmem.embedder import DEFAULT_MODEL, Embedder
 
-    if settings.model is None:
-        return Embedder(device=settings.device)
-    return Embedder(settings.model, device=settings.device)
+    model = DEFAULT_MODEL if settings.model is None else settings.model
+    return Embedder(model, image_size=settings.image_size, device=settings.device)
 
 
 def write_json(document: dict[str, Any]) -> None:
     """Writes the one JSON document of a command to stdout."""
     click.echo(json.dumps(document, indent=2, ensure_ascii=False))
+
+
+def _given(name: str, here: Any) -> Any:
+    """A shared option's value: from after the command, else from before it."""
+    context = click.get_current_context()
+    root = context.find_root()
+    # A variable of the environment counts in both places, and must not hide what a person wrote.
+    written = context.get_parameter_source(name) is ParameterSource.COMMANDLINE
+    return here if written or root.params.get(name) is None else root.params[name]
 
 
 def _vault_option(default: str | None) -> Command:
@@ -153,6 +172,19 @@ def _model_option() -> Command:
         "--model",
         metavar="NAME|FILE",
         help="A bundled model, or an .onnx file with its manifest.  [default: vit-tiny]",
+    )
+
+
+def _image_size_option() -> Command:
+    return click.option(
+        "--image-size",
+        type=int,
+        metavar="PIXELS",
+        envvar="PROCMEM_IMAGE_SIZE",
+        show_envvar=True,
+        help="Side of the square that the model sees of an image, a multiple of its patch size: "
+        "larger for finer regions, smaller for speed. A memory keeps the one it was made with.  "
+        "[default: the memory's, or 224]",
     )
 
 

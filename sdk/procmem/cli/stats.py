@@ -29,7 +29,10 @@ def stats(settings: Settings) -> None:
         ("items", f"{held.items:,}"),
         ("masks", f"{held.masks:,}"),
         ("size", f"{held.bytes_on_disk / 1e6:.2f} MB"),
-        ("model", f"{held.embedder_name} ({held.embedder_sha256[:12]})"),
+        (
+            "model",
+            f"{held.embedder_name} ({held.embedder_sha256[:12]}), {held.image_size} pixels",
+        ),
         ("format", str(held.format_version)),
         ("receipts", held.receipt_key or "none can be made: the key is missing or damaged"),
     ]
