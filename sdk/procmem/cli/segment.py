@@ -21,8 +21,7 @@ from procmem.cli.options import (
 from procmem.cli.text import percent, table
 
 if TYPE_CHECKING:
-    from procmem.cli.show import Panel
-    from procmem.image import UInt8
+    from procmem.cli.show import Panel, UInt8
     from procmem.memory import VisualMemory
     from procmem.types import Regions
 
