@@ -1,8 +1,9 @@
 """procmem: a visual memory on the device that learns by adding and forgets by deleting.
 
 Perception is a model trained on procedural images only; knowledge is a folder of embeddings that
-the user owns. `VisualMemory` is the way in, `Embedder` the model by itself. Importing loads no
-engine and no model.
+the user owns. `VisualMemory` is the way in, `Embedder` the model by itself; `find_regions`,
+`map_components` and `match_patches` see with it without being taught. Importing loads no engine and
+no model.
 """
 
 from __future__ import annotations

@@ -125,6 +125,7 @@ def _lloyd(points: Float32, centers: Float32) -> tuple[Float32, Int64]:
     so that equal points never part.
     """
     own = np.full(len(points), -1, dtype=np.int64)
+    centers = centers.copy()
     for _ in range(_STEPS):
         indices, similarities = top_k(points, centers, 1)  # (Q, 1) each
         nearest, cosines = indices[:, 0], similarities[:, 0]

@@ -17,7 +17,7 @@ from procmem.batch import Perception, one_or_many
 from procmem.clusters import cluster_regions
 from procmem.components import pca_maps
 from procmem.correspondences import correspondences
-from procmem.errors import ImageError, InputError
+from procmem.errors import ImageError, InputError, ModelError
 from procmem.image import ImageLike, load_image
 from procmem.types import Correspondences, Regions
 
@@ -120,4 +120,7 @@ def _see(embedder: Perception, image: ImageLike) -> tuple[Float32, tuple[int, in
     """Patch tokens (h, w, P) of the whole image, and its (H, W)."""
     pixels = load_image(image)
     height, width = pixels.shape[:2]
-    return embedder.embed(pixels, view="whole").patches[0], (height, width)
+    tokens = embedder.embed(pixels, view="whole").patches[0]
+    if not np.isfinite(tokens).all():
+        raise ModelError(f"{embedder.manifest.name} gave numbers that are not finite")
+    return tokens, (height, width)

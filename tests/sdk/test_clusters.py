@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from procmem.clusters import cluster_regions, k_means
+from procmem.clusters import _lloyd, cluster_regions, k_means
 from procmem.errors import InputError
 from procmem.tokens import flat_unit
 
@@ -119,6 +119,14 @@ def test_points_are_in_the_cluster_of_their_nearest_center() -> None:
     best = cosines.max(axis=1)
     assert (best - cosines[np.arange(196), own]).max() <= 24 * 2.0**-23
     np.testing.assert_allclose(np.linalg.norm(centers, axis=1), 1, rtol=1e-6)
+
+
+def test_a_cluster_that_loses_all_points_starts_again_at_the_least_alike() -> None:
+    points = flat_unit(grid_of([[0, 0, 0, 1, 1, 5]]), "points")
+    # Of two equal centers the second gets no point.
+    centers, own = _lloyd(points, points[[0, 0, 3]])
+    assert own.tolist() == [0, 0, 0, 2, 2, 1]
+    np.testing.assert_array_equal(centers, points[[0, 5, 3]])
 
 
 def test_as_many_regions_as_patches_is_each_its_own() -> None:

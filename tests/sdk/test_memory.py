@@ -447,9 +447,10 @@ def test_answers_after_delete_are_those_of_a_memory_that_never_held_it(tmp_path)
         query = picture(900 + seed, like=CAT if seed % 2 else DOG)
         assert lived.neighbors(query, k=40) == fresh.neighbors(query, k=40)
         assert lived.classify(query) == fresh.classify(query)
-        ours, theirs = lived.segment(query), fresh.segment(query)
-        assert ours.mask.tobytes() == theirs.mask.tobytes()
-        assert ours.confidence.tobytes() == theirs.confidence.tobytes()
+        for protocol in ("exact", "paper"):
+            ours, theirs = (each.segment(query, protocol=protocol) for each in (lived, fresh))
+            assert ours.mask.tobytes() == theirs.mask.tobytes()
+            assert ours.confidence.tobytes() == theirs.confidence.tobytes()
     lived.close()
     fresh.close()
 

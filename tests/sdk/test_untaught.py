@@ -10,7 +10,7 @@ from PIL import Image
 from tests.tiny_model import write_tiny_model
 
 import procmem
-from procmem.errors import ImageNotFoundError, InputError
+from procmem.errors import ImageNotFoundError, InputError, ModelError
 
 RED, BLUE = (220, 40, 30), (30, 60, 220)
 
@@ -103,6 +103,14 @@ def test_a_missing_file_is_an_image_error_that_names_its_place(embedder):
 def test_no_images_are_an_input_error(embedder, images):
     with pytest.raises(InputError, match="images"):
         procmem.map_components(embedder, images)
+
+
+def test_a_model_that_gives_nan_is_a_model_error(embedder, monkeypatch):
+    seen = embedder.embed(halves(), view="whole")
+    seen.patches[0, 3, 4, 5] = np.nan
+    monkeypatch.setattr(embedder, "embed", lambda *_images, **_view: seen)
+    with pytest.raises(ModelError, match="tiny gave numbers that are not finite"):
+        procmem.find_regions(embedder, halves(), 2)
 
 
 def test_more_regions_than_patches_are_an_input_error(embedder):

@@ -214,9 +214,9 @@ def draw_matches(one: Panel, other: Panel, matches: Correspondences) -> Image.Im
     sheet.paste(left, (_GAP, top))
     sheet.paste(right, (apart, top))
     draw = ImageDraw.Draw(sheet)
-    for panel, picture, x in ((one, left, _GAP), (other, right, apart)):
+    for panel, picture, edge in ((one, left, _GAP), (other, right, apart)):
         text = _shorten(panel.title, picture.width)
-        draw.text((x, _GAP), text, font=_font(), fill=_INK)
+        draw.text((edge, _GAP), text, font=_font(), fill=_INK)
     starts = _placed(matches.points_a, one.image, left, (_GAP, top))
     ends = _placed(matches.points_b, other.image, right, (apart, top))
     for number in reversed(range(len(matches.similarities))):
