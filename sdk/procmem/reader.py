@@ -110,8 +110,9 @@ class LedgerReader:
             values, complete = self._connection.snapshot(read)
         if not complete:
             raise self._damaged("items are missing, or there are others than were stored")
-        size = 2 * self.binding.cls_dim
+        size, last = 2 * self.binding.cls_dim, 0
         for one in values:
+            last = self._after(last, one[0])
             if len(one[1]) != size:
                 raise self._damaged(f"the vector of item {one[0]} has another size")
         stored = b"".join([one[1] for one in values])
@@ -142,9 +143,11 @@ class LedgerReader:
 
             def arrays() -> Iterator[DenseArrays]:
                 nonlocal found
+                last = 0
                 for row in connection.execute(f"{form.select_dense} ORDER BY dense.id"):
                     found += form.dense_checksum(row)
-                    _, patches, mask = self._fitting(form.unpack_dense(row))
+                    id_, patches, mask = self._fitting(form.unpack_dense(row))
+                    last = self._after(last, id_)
                     yield (
                         np.frombuffer(patches, dtype=np.int8).reshape(shape),
                         np.frombuffer(mask, dtype=np.uint8).reshape(side, side),
@@ -263,7 +266,7 @@ class LedgerReader:
         """Reads every row, some hundreds at a time, and compares it with its checksum.
 
         Raises:
-            VaultFormatError: a row is damaged, missing or too many.
+            VaultFormatError: a row is damaged, missing, too many or out of order.
         """
 
         def read(connection: sqlite3.Connection) -> bool:
@@ -271,14 +274,19 @@ class LedgerReader:
             sums = [0, 0]
             for at, (select, unpack, checksum) in enumerate(
                 (
-                    (form.select_items, form.unpack_item, form.item_checksum),
-                    (form.select_dense, form.unpack_dense, form.dense_checksum),
+                    (f"{form.select_items} ORDER BY id", form.unpack_item, form.item_checksum),
+                    (
+                        f"{form.select_dense} ORDER BY dense.id",
+                        form.unpack_dense,
+                        form.dense_checksum,
+                    ),
                 )
             ):
-                cursor = connection.execute(select)
+                cursor, last = connection.execute(select), 0
                 while rows := cursor.fetchmany(_ROWS_AT_ONCE):
                     for row in rows:
                         unpack(row)
+                        last = self._after(last, row[0])
                         sums[at] += checksum(row)
             return tuple(sums) == read_checksums(connection)
 
@@ -329,10 +337,8 @@ class LedgerReader:
         clause = f"WHERE {table}.id > ? ORDER BY {table}.id LIMIT {_ROWS_AT_ONCE}"
         while found := self._query(table, use, clause, (last,)):
             for id_, taken in found:
-                if id_ <= last:  # or a damaged tree might lead round in circles
-                    raise self._damaged(f"item {id_} stands out of order")
+                last = self._after(last, id_)  # or a damaged tree might lead round in circles
                 yield taken
-                last = id_
 
     def _query(
         self, table: Table, use: Callable[[Rows, Row], _T], clause: str, parameters: Row = ()
@@ -357,6 +363,12 @@ class LedgerReader:
             yield
         except DamagedRowError as error:
             raise self._damaged(str(error)) from error
+
+    def _after(self, last: int, id_: int) -> int:
+        """The id of a row that follows another one, whose id is smaller in a sound ledger."""
+        if id_ <= last:
+            raise self._damaged(f"item {id_} stands out of order")
+        return id_
 
     def _fitting(self, values: DenseValues) -> DenseValues:
         if not dense_fits(values, self.binding):

@@ -161,12 +161,15 @@ class KeyFile:
         return [data[at : at + _BLOCK_BYTES] for at in range(0, len(data), _BLOCK_BYTES)]
 
     def _write(self, place: int, block: bytes) -> None:
+        # Unbuffered: a buffer would try again when it is closed after an error, from where the
+        # first try left off, and so run into the other key.
         try:
             descriptor = os.open(self.path, os.O_WRONLY | getattr(os, "O_BINARY", 0))
-            with open(descriptor, "wb") as file:  # noqa: PTH123  of a descriptor
+            with open(descriptor, "wb", buffering=0) as file:  # noqa: PTH123  of a descriptor
                 file.seek((1 + place) * _BLOCK_BYTES)
-                file.write(block)
-                file.flush()
+                left = memoryview(block)
+                while left:
+                    left = left[file.write(left) :]
                 os.fsync(file.fileno())
         except OSError as error:
             raise self._error(error, "written") from error

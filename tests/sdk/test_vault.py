@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import shutil
@@ -627,6 +628,34 @@ def test_a_damaged_item_can_be_deleted(folder):
     assert vault.purge()
     assert vault.problems() == []
     vault.close()
+
+
+def swap_leaves(path):
+    """Exchanges the first and the last leaf page of a table; every row stays sound."""
+    data = bytearray(path.read_bytes())
+    size = int.from_bytes(data[16:18], "big")
+    leaves = [at for at in range(size, len(data), size) if data[at] == 0x0D]  # of a table
+    first, last = leaves[-2], leaves[-1]
+    data[first : first + size], data[last : last + size] = (
+        data[last : last + size],
+        data[first : first + size],
+    )
+    path.write_bytes(data)
+
+
+def test_sound_rows_in_another_order_are_refused_and_not_written_anew(tmp_path, caplog):
+    with contextlib.closing(Vault(tmp_path, binding=BINDING)) as vault:
+        vault.add([record(id_) for id_ in range(1, 200)])
+    swap_leaves(tmp_path / "ledger.sqlite")
+    damaged = (tmp_path / "ledger.sqlite").read_bytes()
+    (tmp_path / "PURGE_PENDING").touch()
+    with contextlib.closing(Vault(tmp_path)) as vault:
+        assert "out of order" in caplog.text
+        assert vault.purge_pending
+        with pytest.raises(VaultFormatError, match="out of order"):
+            vault.load()
+        assert any("out of order" in problem for problem in vault.problems())
+    assert (tmp_path / "ledger.sqlite").read_bytes() == damaged
 
 
 def test_a_damaged_ledger_is_not_purged(folder, caplog):
