@@ -278,31 +278,63 @@ def _nearest_vote(
 ) -> tuple[Float32, UInt8]:
     """Shares (Q, C, p, p) of the k nearest, and the values (C,) that got a vote, ascending.
 
-    Only the k voters of each patch are gathered.
+    Most patches are of one class throughout; only the others are looked at pixel by pixel.
     """
     patch = bank_masks.shape[1]
     indices, similarities = top_k(queries, bank_patches, k)  # (Q, K) each
-    voters = np.unique(indices)
-    seen = np.zeros(256, dtype=bool)
-    step = max(1, _ELEMENTS_AT_ONCE // (patch * patch))
-    for start in range(0, len(voters), step):
-        seen[bank_masks[voters[start : start + step]]] = True
-    labels = np.flatnonzero(seen).astype(np.uint8)
-
     # The nearest is first, so that the largest exponent is 0.
     scores = similarities.astype(np.float64) / temperature
     weights = np.exp(scores - scores[:, :1])
-    weights = (weights / weights.sum(axis=1, keepdims=True)).astype(np.float32)
-    shares = np.empty((len(queries), len(labels), patch, patch), dtype=np.float32)
+    weights /= weights.sum(axis=1, keepdims=True)
+
+    voters, voices = np.unique(indices, return_inverse=True)
+    voices = voices.reshape(indices.shape)  # (Q, K) into `pixels`
+    pixels = bank_masks[voters].reshape(len(voters), patch * patch)
+    is_whole = (pixels == pixels[:, :1]).all(axis=1)
+    seen = np.zeros(256, dtype=bool)
+    seen[pixels[is_whole, 0]] = True
+    seen[pixels[~is_whole]] = True
+    labels = np.flatnonzero(seen).astype(np.uint8)
+    classes_of = (np.cumsum(seen) - 1)[pixels]  # places among `labels`
+
+    shares = np.empty((len(queries), len(labels), patch * patch), dtype=np.float32)
     step = max(1, _ELEMENTS_AT_ONCE // (indices.shape[1] * patch * patch))
     for start in range(0, len(queries), step):
         part = slice(start, start + step)
-        votes = bank_masks[indices[part]]  # (q, K, p, p)
-        for place, label in enumerate(labels):
-            shares[part, place] = np.einsum(
-                "qk,qkij->qij", weights[part], (votes == label).astype(np.float32)
-            )
-    return shares, labels
+        shares[part] = _votes(
+            voices[part], weights[part], classes_of, is_whole, classes=len(labels)
+        )
+    return shares.reshape(len(queries), len(labels), patch, patch), labels
+
+
+def _votes(
+    voices: npt.NDArray[np.intp],
+    weights: npt.NDArray[np.float64],
+    classes_of: npt.NDArray[np.intp],
+    is_whole: npt.NDArray[np.bool_],
+    *,
+    classes: int,
+) -> npt.NDArray[np.float64]:
+    """The votes of voters (Q, K) for each class at each pixel, (Q, C, p * p).
+
+    Args:
+        voices: (Q, K) rows of `classes_of`.
+        weights: (Q, K).
+        classes_of: (V, p * p) in 0..C - 1.
+        is_whole: (V,) which of these rows have one class only.
+        classes: C.
+    """
+    count, size = len(voices), classes_of.shape[1]
+    one, several = np.nonzero(is_whole[voices]), np.nonzero(~is_whole[voices])
+    chosen = one[0] * classes + classes_of[voices[one], 0]
+    whole = np.bincount(chosen, weights[one], minlength=count * classes)
+    chosen = (several[0][:, None] * classes + classes_of[voices[several]]) * size
+    chosen += np.arange(size)
+    split = np.bincount(
+        chosen.ravel(), np.repeat(weights[several], size), minlength=count * classes * size
+    )
+    votes = whole.reshape(count, classes, 1) + split.reshape(count, classes, size)
+    return np.asarray(votes, dtype=np.float64)
 
 
 def _patch_side(prompt: tuple[Float32, UInt8]) -> int:

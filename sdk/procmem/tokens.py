@@ -145,19 +145,19 @@ def regions_of(shares: Float32, grid: Grid, labels: UInt8, size: tuple[int, int]
     left, right, along = bilinear(w * patch, width)
     mask = np.empty((height, width), dtype=np.uint8)
     confidence = np.empty((height, width), dtype=np.float32)
+    best = np.full((height, width), -1.0, dtype=np.float32)
     band = max(1, _ELEMENTS_AT_ONCE // max(width, w * patch))
-    for start in range(0, height, band):
-        rows = slice(start, min(start + band, height))
-        best = np.full((rows.stop - start, width), -1.0, dtype=np.float32)
-        winner = np.zeros(best.shape, dtype=np.uint8)
-        for plane, label in zip(planes, labels, strict=True):
-            upper, lower = plane[top[rows]], plane[bottom[rows]]
-            lines = upper + (lower - upper) * down[rows, None]
-            share = lines[:, left]
-            share += (lines[:, right] - share) * along
+    for plane, label in zip(planes, labels, strict=True):
+        # Along the rows first: picking columns is what costs, and there are no more rows yet.
+        lines = plane[:, left]
+        lines += (plane[:, right] - lines) * along
+        for start in range(0, height, band):
+            rows = slice(start, min(start + band, height))
+            upper = lines[top[rows]]
+            share = upper + (lines[bottom[rows]] - upper) * down[rows, None]
             # Strictly larger only: labels ascend, so an equal share stays with the smaller value.
-            better = share > best
-            best[better] = share[better]
-            winner[better] = label
-        mask[rows], confidence[rows] = winner, np.clip(best, 0.0, 1.0)
+            better = share > best[rows]
+            best[rows][better] = share[better]
+            mask[rows][better] = label
+    np.clip(best, 0.0, 1.0, out=confidence)
     return Regions(mask=mask, labels=tuple(int(label) for label in labels), confidence=confidence)
