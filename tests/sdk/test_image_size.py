@@ -13,7 +13,7 @@ from procmem import Embedder, VisualMemory, export_items, import_items
 from procmem.cli import main
 from procmem.errors import EmbedderMismatchError, InputError, ModelIntegrityError
 from procmem.manifest import Preprocessing, _digest, read_manifest, write_manifest
-from procmem.memory import Embedder as MemoryEmbedder
+from procmem.opening import Embedder as MemoryEmbedder
 from procmem.preprocess import MAX_SIDE, at_side, center_view, check_image_size
 
 
@@ -167,7 +167,7 @@ def test_a_side_is_refused_before_a_model_is_opened(vault, monkeypatch):
     def refuse(*args, **kwargs):
         raise AssertionError("a model was opened")
 
-    monkeypatch.setattr("procmem.memory.Embedder", refuse)
+    monkeypatch.setattr("procmem.opening.Embedder", refuse)
     assert MemoryEmbedder is not refuse
     with pytest.raises(EmbedderMismatchError, match="image size 160, not 448"):
         VisualMemory(vault, image_size=448)
