@@ -19,6 +19,8 @@ constexpr std::size_t vector_bytes = Sums::width * quad_bytes;
 constexpr std::size_t panel_bytes = panel_rows * quad_bytes;
 // With fewer queries packing costs more than it saves.
 constexpr std::size_t few_queries = 3;
+// Memory is then read faster than the processor foresees by itself.
+constexpr std::size_t bytes_ahead = 8 * 1024;
 
 inline std::size_t smaller(std::size_t a, std::size_t b) noexcept { return a < b ? a : b; }
 
@@ -111,6 +113,9 @@ void topk_block(const Int8Block& block) noexcept {
     if (block.query_count <= few_queries) {
         for (std::size_t row = 0; row < block.rows; ++row) {
             const std::int8_t* memory = block.memory + row * block.width;
+            for (std::size_t d = 0; d < block.width; d += cache_line) {
+                fetch(memory + d, bytes_ahead);
+            }
             for (std::size_t query = 0; query < block.query_count; ++query) {
                 const std::int32_t product = dot(block.plain_queries + query * block.width, memory,
                                                  block.width, block.offsets[query]);

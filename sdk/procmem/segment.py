@@ -188,9 +188,31 @@ def in_context(
         keys, queries, scale = unit_rows(keys), unit_rows(queries), 1.0 / temperature
     else:
         scale = 1.0 / query.shape[2]
-    values = (taught[:, None] == labels[None, :, None, None]).astype(np.float32)  # (N, C, p, p)
-    shares = mix(queries, keys, values.reshape(len(keys), -1), scale=scale)
-    return regions_of(shares.reshape(-1, len(labels), patch, patch), grid, labels, size)
+    shares = _mixed_pixels(queries, keys, taught, labels, scale=scale)
+    return regions_of(shares, grid, labels, size)
+
+
+def _mixed_pixels(
+    queries: Float32, keys: Float32, pixels: UInt8, labels: UInt8, *, scale: float
+) -> Float32:
+    """Shares (Q, C, p, p) of the pixels (N, p, p) of all keys, by softmax(scale * query . key).
+
+    Most patches are of one class throughout: those vote once for it. What is left of the vote goes
+    to the others, among which it is shared pixel by pixel.
+    """
+    count, classes, patch = len(keys), len(labels), pixels.shape[1]
+    flat = pixels.reshape(count, patch * patch)
+    is_split = (flat != flat[:, :1]).any(axis=1)
+    votes = np.zeros((count, classes + 1), dtype=np.float32)
+    votes[np.arange(count), np.where(is_split, classes, np.searchsorted(labels, flat[:, 0]))] = 1
+    mixed = mix(queries, keys, votes, scale=scale)  # (Q, C + 1)
+    shares = np.repeat(mixed[:, :classes, None], patch * patch, axis=2)
+    if is_split.any():
+        split = np.ascontiguousarray(keys[is_split])
+        values = (flat[is_split][:, None] == labels[:, None]).astype(np.float32)  # (n, C, p * p)
+        within = mix(queries, split, values.reshape(len(split), -1), scale=scale)
+        shares += mixed[:, classes:, None] * within.reshape(shares.shape)
+    return shares.reshape(-1, classes, patch, patch)
 
 
 def from_memory(
