@@ -62,7 +62,7 @@ class VisualMemory(Asking, Forgetting):
             then encrypted under a key of its own, and deleting destroys that key, in old copies of
             the vault too; see docs/laws.md. Whoever loses the key loses the memory.
         index: how neighbors are found: "exact"; "hnsw", faster in a large memory and nearly exact
-            (extra `hnsw`, see `cells.py`); "auto" takes it from 20,000 items on if it is there.
+            (extra `hnsw`, see `cells.py`); "auto" takes it from 200,000 items on if it is there.
 
     Attributes:
         path: the folder, absolute.
