@@ -37,8 +37,8 @@ CELL_ITEMS = 1 << 15
 get their graph again; docs/results/index.md has both."""
 
 LEAST_ITEMS = 200_000
-"""With fewer items `make_index` takes the exact index by itself: an answer takes 2 ms and nothing has
-to be built, when the memory is opened or when something was deleted."""
+"""With fewer items `make_index` takes the exact index by itself: an answer takes 2 ms and nothing
+has to be built, when the memory is opened or when something was deleted."""
 
 _LEAST_GRAPH = 4_096  # with fewer items an exact scan is as fast
 _LINKS = 16  # M of the paper: links of each item
