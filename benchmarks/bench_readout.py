@@ -27,7 +27,7 @@ from procmem_pretrain.evaluation.datasets import (
     find_data_sets,
 )
 from procmem_pretrain.evaluation.methods import BASELINE, Patches, Perceiver, unit
-from procmem_pretrain.evaluation.segmentation import kmeans_miou, knn_miou, pca_r2
+from procmem_pretrain.evaluation.segmentation import kmeans_miou, knn_score, pca_r2
 from procmem_pretrain.readout import RIDGE, fit_readout
 from procmem_pretrain.vit import make_vit, statistics, statistics_blocks
 
@@ -104,7 +104,7 @@ def patch_readings(
 
         ignore, side = data.ignore, _PATCH_SIDE
         scores[name] = (
-            knn_miou(memory, queries, changed, side=side, ignore=ignore),
+            knn_score(memory, queries, changed, side=side, ignore=ignore).miou(),
             kmeans_miou(queries, changed, side=side, ignore=ignore),
             pca_r2(queries, changed, side=side, ignore=ignore),
         )

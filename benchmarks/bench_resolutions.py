@@ -33,7 +33,7 @@ from procmem_pretrain.evaluation.datasets import (
     SegmentationSet,
     find_data_sets,
 )
-from procmem_pretrain.evaluation.segmentation import in_context_miou, kmeans_miou, knn_miou
+from procmem_pretrain.evaluation.segmentation import in_context_score, kmeans_miou, knn_score
 
 WARM_UP = 2
 
@@ -172,8 +172,8 @@ def segmentation_lines(data: SegmentationSet, sides: Sequence[int], scenes: int)
             patches = _patches(embedder, [*taught, *asked])
         ignore = data.ignore
         three = (
-            knn_miou(taught, asked, patches, side=side, ignore=ignore),
-            in_context_miou(pairs, patches, side=side, ignore=ignore),
+            knn_score(taught, asked, patches, side=side, ignore=ignore).miou(),
+            in_context_score(pairs, patches, side=side, ignore=ignore).miou(),
             kmeans_miou(asked, patches, side=side, ignore=ignore),
         )
         lines.append(f"| {side} | " + " | ".join(f"{score:.1f}" for score in three) + " |")

@@ -24,7 +24,7 @@ from procmem import Embedder, VisualMemory
 from procmem.patchsim import top_k
 from procmem.record import quantize_patches, restore_patches
 from procmem_pretrain.evaluation.datasets import MaskedImage, SegmentationSet, find_data_sets
-from procmem_pretrain.evaluation.segmentation import in_context_miou, knn_miou
+from procmem_pretrain.evaluation.segmentation import in_context_score, knn_score
 
 K = 20
 Tokens = npt.NDArray[np.float32]
@@ -100,10 +100,10 @@ def quality(data: SegmentationSet, embedder: Embedder, limit: int) -> list[str]:
     lines += ["| tokens | k-NN, mIoU | in context, mIoU |", "|---|---|---|"]
     for name, patches in (("float32", tokens), ("a byte for each element", stored)):
         scores = (
-            knn_miou(memory, queries, patches, side=side, ignore=data.ignore),
-            in_context_miou(
+            knn_score(memory, queries, patches, side=side, ignore=data.ignore).miou(),
+            in_context_score(
                 list(zip(memory, queries, strict=False)), patches, side=side, ignore=data.ignore
-            ),
+            ).miou(),
         )
         lines.append(f"| {name} | {scores[0]:.1f} | {scores[1]:.1f} |")
     return lines

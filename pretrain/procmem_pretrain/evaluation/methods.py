@@ -186,7 +186,7 @@ def descriptor_methods() -> tuple[Method, ...]:
     version = "1"
     return (
         Method("RGB histogram", f"rgb-histogram {version}", rgb_histogram),
-        Method("RGB pixels, 16 x 16", f"rgb-pixels {version}", rgb_pixels),
+        Method("RGB pixels, 16 x 16", f"rgb-pixels {version}", rgb_pixels, rgb_patches),
         Method("HOG", f"hog {version}", hog),
         Method(f"HOG bag of {_WORDS} words", f"hog-words {version}", hog_words),
     )
@@ -206,6 +206,15 @@ def rgb_pixels(images: Iterable[ImageLike]) -> Float32:
     """The image at 16 x 16 pixels, its mean taken off."""
     rows = [_resized(image, 16).astype(np.float32).ravel() for image in images]
     return unit(np.stack([row - row.mean() for row in rows]))
+
+
+def rgb_patches(image: UInt8, size: tuple[int, int]) -> Float32:
+    """(h, w, 768): the pixels of each patch in [-1, 1], of an image squashed to (height, width)."""
+    height, width = size
+    picture = Image.fromarray(image).resize((width, height), Image.Resampling.BICUBIC)
+    pixels = np.asarray(picture, np.float32) / 127.5 - 1
+    cut = pixels.reshape(height // 16, 16, width // 16, 16, 3).transpose(0, 2, 1, 3, 4)
+    return np.ascontiguousarray(cut).reshape(height // 16, width // 16, -1)
 
 
 def hog(images: Iterable[ImageLike]) -> Float32:

@@ -122,23 +122,21 @@ def kmeans_regions(tokens: Float32, *, clusters: int, seed: int = 0) -> npt.NDAr
     return own.reshape(tokens.shape[:2])
 
 
-def in_context_miou(
+def in_context_score(
     pairs: Sequence[tuple[MaskedImage, MaskedImage]],
     patches: Patches,
     *,
     side: int,
     ignore: int | None,
     protocol: Protocol = "exact",
-) -> float:
+) -> Score:
     """Segments the second image of each pair by the first one and its mask.
 
     "paper" keeps the shape of the images, their shorter edge at `side`, and weighs by
     (z1 . z2) / P; "exact" squashes them to a square, as the SDK does, and weighs by cosine / 0.1.
-
-    Raises:
-        InputError: no pair's prompt has two classes.
+    Pairs whose prompt has one class only are passed over.
     """
-    score = _Score(ignore)
+    score = Score(ignore)
     for prompt, query in pairs:
         size = _size(prompt.image, side, protocol)
         mask = stretch_nearest(prompt.mask, size)
@@ -151,10 +149,10 @@ def in_context_miou(
             protocol=protocol,
         )
         score.add(query.mask, regions.mask)
-    return score.miou()
+    return score
 
 
-def knn_miou(
+def knn_score(
     memory: Iterable[MaskedImage],
     queries: Iterable[MaskedImage],
     patches: Patches,
@@ -162,7 +160,7 @@ def knn_miou(
     side: int,
     ignore: int | None,
     protocol: Protocol = "exact",
-) -> float:
+) -> Score:
     """Segments every query by the patches of all memory images.
 
     Both rules are `procmem.segment.from_memory`: "exact" that of Hummingbird (Balazevic et al.
@@ -170,7 +168,7 @@ def knn_miou(
     a labelled pixel (for "paper", without a label at their center) are not remembered.
 
     Raises:
-        InputError: nothing labelled to remember, or no query with a labelled pixel.
+        InputError: nothing labelled to remember.
     """
     tokens, masks = [], []
     for image in memory:
@@ -185,14 +183,14 @@ def knn_miou(
     if not tokens or not sum(map(len, tokens)):
         raise InputError("the memory has no labelled patch; check --ignore and the masks")
     keys, values = np.concatenate(tokens), np.concatenate(masks)
-    score = _Score(ignore)
+    score = Score(ignore)
     if protocol == "exact":
         keys /= np.maximum(np.linalg.norm(keys, axis=1, keepdims=True), 1e-12)
     for image in queries:
         query = patches(image.image, (side, side))
         size = _plain(image.mask.shape)
         score.add(image.mask, from_memory(query, keys, values, size=size, protocol=protocol).mask)
-    return score.miou()
+    return score
 
 
 def pca_map(image: UInt8, patches: Patches, *, side: int) -> UInt8:
@@ -209,25 +207,40 @@ def stretch_nearest(picture: UInt8, shape: Sequence[int]) -> UInt8:
     return np.asarray(Image.fromarray(picture).resize(size, Image.Resampling.NEAREST))
 
 
-class _Score:
-    """Counts pixels by true and found class."""
+class Score:
+    """Pixels of a set by true and found class.
+
+    Args:
+        ignore: a class that is not counted.
+    """
 
     def __init__(self, ignore: int | None) -> None:
         self._ignore = ignore
         self._counts = np.zeros((256, 256), np.int64)
 
     def add(self, true: UInt8, found: UInt8) -> None:
+        """Counts the pixels of one image."""
         kept = _labelled(true, self._ignore)
         pairs = true[kept].astype(np.int64) * 256 + found[kept]
         self._counts += np.bincount(pairs, minlength=256 * 256).reshape(256, 256)
 
     def miou(self) -> float:
-        present = np.flatnonzero(self._counts.sum(1))
-        if not len(present):
-            raise InputError("no image has a labelled pixel to compare; check --ignore, the masks")
+        """Mean over the classes that there are of intersection over union, percent."""
+        present = self._present()
         hits = self._counts.diagonal()
         union = self._counts.sum(0) + self._counts.sum(1) - hits
         return 100.0 * float(np.mean(hits[present] / union[present]))
+
+    def accuracy(self) -> float:
+        """Share of pixels that got their class, percent."""
+        self._present()
+        return 100.0 * float(self._counts.trace() / self._counts.sum())
+
+    def _present(self) -> npt.NDArray[np.intp]:
+        present = np.flatnonzero(self._counts.sum(1))
+        if not len(present):
+            raise InputError("no image has a labelled pixel to compare; check --ignore, the masks")
+        return present
 
 
 def _size(image: UInt8, side: int, protocol: Protocol) -> tuple[int, int]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Literal
 
 import numpy as np
@@ -37,7 +38,9 @@ TASKS = {
     "pca": "PCA R2 of masks by three components of patch tokens, %",
     "kmeans": "k-means regions of one image, best matching, mIoU, %",
     "in-context": "segmentation from one example, mIoU, %",
+    "in-context-accuracy": "segmentation from one example, pixel accuracy, %",
     "knn-segmentation": "k-NN segmentation over the memory's patches, mIoU, %",
+    "knn-segmentation-accuracy": "k-NN segmentation over the memory's patches, pixel accuracy, %",
 }
 """What can be measured, with what its table is called."""
 
@@ -203,15 +206,17 @@ def _segmentation(
             loaded(data.query), patches, side=side, ignore=ignore, seed=0
         )
 
-    def in_context() -> float:
+    @cache
+    def in_context() -> segmentation.Score:
         prompts, queries = loaded(data.memory), loaded(data.query)
         pairs = [(prompts[i % len(prompts)], query) for i, query in enumerate(queries)]
-        return segmentation.in_context_miou(
+        return segmentation.in_context_score(
             pairs, patches, side=side, ignore=ignore, protocol=protocol
         )
 
-    def knn() -> float:
-        return segmentation.knn_miou(
+    @cache
+    def knn() -> segmentation.Score:
+        return segmentation.knn_score(
             loaded(data.memory),
             loaded(data.query),
             patches,
@@ -220,4 +225,11 @@ def _segmentation(
             protocol=protocol,
         )
 
-    return {"pca": pca, "kmeans": kmeans, "in-context": in_context, "knn-segmentation": knn}
+    return {
+        "pca": pca,
+        "kmeans": kmeans,
+        "in-context": lambda: in_context().miou(),
+        "in-context-accuracy": lambda: in_context().accuracy(),
+        "knn-segmentation": lambda: knn().miou(),
+        "knn-segmentation-accuracy": lambda: knn().accuracy(),
+    }

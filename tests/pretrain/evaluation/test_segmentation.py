@@ -7,11 +7,13 @@ import pytest
 
 from procmem.errors import InputError
 from procmem_pretrain.evaluation.datasets import MaskedImage
+from procmem_pretrain.evaluation.methods import rgb_patches
 from procmem_pretrain.evaluation.segmentation import (
-    in_context_miou,
+    Score,
+    in_context_score,
     kmeans_miou,
     kmeans_regions,
-    knn_miou,
+    knn_score,
     pca_map,
     pca_r2,
 )
@@ -97,8 +99,8 @@ def test_k_means_of_equal_tokens_is_one_region() -> None:
 def test_one_example_segments_the_same_classes(protocol: str) -> None:
     pairs = list(zip(SCENES[:4], SCENES[4:], strict=True))
     # The paper's softmax divides by the width and sees lengths: colors in 0..255 make it sharp.
-    assert in_context_miou(pairs, knowing, side=SIDE, ignore=255, protocol=protocol) > 60
-    assert in_context_miou(pairs, ignorant, side=SIDE, ignore=255, protocol=protocol) < 45
+    assert in_context_score(pairs, knowing, side=SIDE, ignore=255, protocol=protocol).miou() > 60
+    assert in_context_score(pairs, ignorant, side=SIDE, ignore=255, protocol=protocol).miou() < 45
 
 
 def test_the_papers_view_keeps_the_shape_of_the_image() -> None:
@@ -109,17 +111,21 @@ def test_the_papers_view_keeps_the_shape_of_the_image() -> None:
         seen.append(size)
         return knowing(image, size)
 
-    in_context_miou([(wide, wide)], recording, side=SIDE, ignore=None, protocol="paper")
+    in_context_score([(wide, wide)], recording, side=SIDE, ignore=None, protocol="paper").miou()
     assert set(seen) == {(64, 128)}
     seen.clear()
-    in_context_miou([(wide, wide)], recording, side=SIDE, ignore=None, protocol="exact")
+    in_context_score([(wide, wide)], recording, side=SIDE, ignore=None, protocol="exact").miou()
     assert set(seen) == {(64, 64)}
 
 
 @pytest.mark.parametrize("protocol", ["exact", "paper"])
 def test_a_memory_of_patches_segments_the_same_classes(protocol: str) -> None:
-    good = knn_miou(SCENES[:4], SCENES[4:], knowing, side=SIDE, ignore=255, protocol=protocol)
-    bad = knn_miou(SCENES[:4], SCENES[4:], ignorant, side=SIDE, ignore=255, protocol=protocol)
+    good = knn_score(
+        SCENES[:4], SCENES[4:], knowing, side=SIDE, ignore=255, protocol=protocol
+    ).miou()
+    bad = knn_score(
+        SCENES[:4], SCENES[4:], ignorant, side=SIDE, ignore=255, protocol=protocol
+    ).miou()
     assert good > 85
     assert bad < good - 25
 
@@ -128,7 +134,7 @@ def test_unlabelled_pixels_count_nowhere() -> None:
     memory = [scene(number, unlabelled=True) for number in range(4)]
     queries = [scene(number, unlabelled=True) for number in range(4, 8)]
     assert kmeans_miou(queries, knowing, side=SIDE, ignore=255) == 100.0
-    assert knn_miou(memory, queries, knowing, side=SIDE, ignore=255) > 85
+    assert knn_score(memory, queries, knowing, side=SIDE, ignore=255).miou() > 85
     # Counted as a class of its own they cannot be told from the bands they lie on.
     assert kmeans_miou(queries, knowing, side=SIDE, ignore=None) < 90
 
@@ -143,7 +149,7 @@ def test_images_without_two_classes_are_an_error(measure: object) -> None:
 def test_a_memory_without_labels_is_an_error() -> None:
     blank = MaskedImage("blank", SCENES[0].image, np.full((SIDE, SIDE), 255, np.uint8))
     with pytest.raises(InputError, match="no labelled patch"):
-        knn_miou([blank], SCENES, knowing, side=SIDE, ignore=255)
+        knn_score([blank], SCENES, knowing, side=SIDE, ignore=255).miou()
 
 
 def test_the_map_has_the_images_size_and_a_color_for_each_class() -> None:
@@ -153,3 +159,22 @@ def test_the_map_has_the_images_size_and_a_color_for_each_class() -> None:
     first, second, third, again = (shown[8, column].astype(int) for column in (8, 24, 40, 56))
     assert abs(first - again).max() < 32
     assert min(abs(one - other).max() for one, other in ((first, second), (second, third))) > 64
+
+
+def test_scores_count_pixels_and_classes() -> None:
+    score = Score(ignore=255)
+    true = np.array([[0, 0, 0, 1], [1, 2, 255, 255]], dtype=np.uint8)
+    found = np.array([[0, 0, 1, 1], [0, 2, 7, 0]], dtype=np.uint8)
+    score.add(true, found)
+    assert score.accuracy() == pytest.approx(100 * 4 / 6)
+    assert score.miou() == pytest.approx(100 * np.mean([2 / 4, 1 / 3, 1 / 1]))
+    with pytest.raises(InputError, match="no image has a labelled pixel"):
+        Score(ignore=None).accuracy()
+
+
+def test_patches_of_pixels_are_the_pixels_of_the_patches() -> None:
+    image = np.random.default_rng(0).integers(0, 256, (32, 48, 3), dtype=np.uint8)
+    grid = rgb_patches(image, (32, 48))
+    assert grid.shape == (2, 3, 768)
+    patch = np.rint((grid[1, 2].reshape(16, 16, 3) + 1) * 127.5)
+    np.testing.assert_array_equal(patch, image[16:, 32:])
