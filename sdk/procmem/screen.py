@@ -49,18 +49,17 @@ class Screen:
     def insert(self, at: npt.NDArray[np.intp], rows: Float32) -> None:
         """Takes in (M, D) more rows before the positions `at`, as `np.insert` does."""
         codes, errors = self._rounded(rows)
-        old = self._codes
-        self._codes = np.insert(old, at, codes, axis=0)
-        self._errors = np.insert(self._errors, at, errors)
-        self._worst = float(self._errors.max(initial=0.0))
-        old.fill(0)
+        self._hold(np.insert(self._codes, at, codes, axis=0), np.insert(self._errors, at, errors))
 
     def remove(self, gone: npt.NDArray[np.bool_]) -> None:
         """Drops the rows marked in (N,) `gone` and overwrites the memory that held them."""
-        old = self._codes
-        self._codes, self._errors = old[~gone], self._errors[~gone]
-        self._worst = float(self._errors.max(initial=0.0))
-        old.fill(0)
+        self._hold(self._codes[~gone], self._errors[~gone])
+
+    def _hold(self, codes: npt.NDArray[np.int8], errors: Float32) -> None:
+        self._codes.fill(0)
+        self._errors.fill(0)
+        self._codes, self._errors = codes, errors
+        self._worst = float(errors.max(initial=0.0))
 
     def nearest(
         self, queries: Float32, rows: Float32, k: int, *, keep: npt.NDArray[np.bool_] | None = None
@@ -126,13 +125,14 @@ class Screen:
         unit = np.float32(self._unit)
         for start in range(0, len(rows), _ROWS_AT_ONCE):
             part = slice(start, start + _ROWS_AT_ONCE)
-            rounded = rows[part] * (1 / unit)
-            np.rint(rounded, out=rounded)
-            np.clip(rounded, -_LEVELS, _LEVELS, out=rounded)
-            codes[part] = rounded
-            rounded *= unit
-            rounded -= rows[part]
-            errors[part] = np.einsum("nd,nd->n", rounded, rounded)
+            with np.errstate(over="ignore"):  # infinitely far off, and nothing is ruled out
+                rounded = rows[part] * (1 / unit)
+                np.rint(rounded, out=rounded)
+                np.clip(rounded, -_LEVELS, _LEVELS, out=rounded)
+                codes[part] = rounded
+                rounded *= unit
+                rounded -= rows[part]
+                errors[part] = np.einsum("nd,nd->n", rounded, rounded)
         np.sqrt(errors, out=errors)
         errors *= np.float32(1.0001)  # no less than they are, for all rounding
         errors += np.float32(1e-6)

@@ -115,10 +115,11 @@ def test_a_changed_screen_is_the_screen_of_what_it_holds() -> None:
 
 def test_what_is_removed_is_overwritten() -> None:
     whole = Screen(rows_of("random", 0, 100, 32))
-    held = whole._codes
+    held, errors = whole._codes, whole._errors
     assert held.any()
     whole.remove(np.arange(100) < 50)
     assert not held.any()
+    assert not errors.any()
 
 
 def test_an_index_answers_alike_with_and_without_it(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -146,3 +147,11 @@ def test_queries_that_are_not_finite_are_refused_as_by_a_scan() -> None:
     rows = rows_of("random", 0, 3000, 8)
     with pytest.raises(InputError, match="queries has a value in row 0"):
         Screen(rows).nearest(np.full((1, 8), np.nan, np.float32), rows, 1)
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_query_beyond_all_bounds_is_answered_or_refused_as_by_a_scan() -> None:
+    rows = rows_of("random", 0, 3000, 8)
+    check(rows, np.full((1, 8), 1e25, np.float32), 3, None)
+    with pytest.raises(InputError, match="normalize the rows"):
+        Screen(rows).nearest(np.full((1, 8), 3e38, np.float32), rows, 1)
