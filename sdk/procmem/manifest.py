@@ -13,12 +13,16 @@ import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 from procmem.errors import InputError, ModelIntegrityError, ModelNotFoundError
 
-MANIFEST_VERSION = 3
-"""Version 1 did not pin itself, version 2 knew one side only; both are still read."""
+MANIFEST_VERSION = 4
+"""Version 1 did not pin itself, version 2 knew one side only, version 3 one precision only; all are
+still read."""
+
+Kind: TypeAlias = Literal["checkpoint", "onnx", "tensorrt"]
+"""What a file is: weights to train on or to export, a graph for any engine, or a TensorRT engine."""
 
 _OWN_SHA256 = "manifest_sha256"
 
@@ -70,7 +74,7 @@ class Manifest:
     """Everything that must be known of a model or checkpoint file before it is loaded.
 
     Attributes:
-        kind: "checkpoint" or "onnx".
+        kind: see `Kind`.
         name: what people call the model, e.g. "vit-tiny".
         file: the file's name, in the same folder as the manifest.
         sha256: of the file's bytes, lowercase hexadecimal.
@@ -85,10 +89,16 @@ class Manifest:
         config: the full training configuration, for the record.
         any_side: whether the file takes square inputs of every side that is a multiple of
             `patch_size`; else `preprocessing.crop` is the only one.
+        precision: of the products inside the model: "float32", "float16", "bfloat16" or "int8".
+        input: "views" for float32 (N, 3, S, S) as `preprocess.to_tensor` makes them, "pixels" for
+            uint8 (N, H, W, 3) of any size, the preprocessing being part of the graph.
+        batch: images per run, None for any number.
+        calibration: how the ranges of an int8 model were found; empty for others.
+        hardware: what a TensorRT engine was built for: its GPU, driver and TensorRT; else empty.
         manifest_version: of the layout that was read; what is written has the newest.
     """
 
-    kind: Literal["checkpoint", "onnx"]
+    kind: Kind
     name: str
     file: str
     sha256: str
@@ -101,6 +111,11 @@ class Manifest:
     parity: dict[str, float] = dataclasses.field(default_factory=dict)
     config: dict[str, Any] = dataclasses.field(default_factory=dict)
     any_side: bool = False
+    precision: str = "float32"
+    input: Literal["views", "pixels"] = "views"
+    batch: int | None = None
+    calibration: dict[str, Any] = dataclasses.field(default_factory=dict)
+    hardware: dict[str, str] = dataclasses.field(default_factory=dict)
     manifest_version: int = MANIFEST_VERSION
 
 
@@ -241,7 +256,7 @@ def _digest(fields: dict[str, Any]) -> str:
     return sha256_of_bytes(json.dumps(said, sort_keys=True, separators=(",", ":")).encode())
 
 
-def check_kind(manifest: Manifest, kind: Literal["checkpoint", "onnx"]) -> None:
+def check_kind(manifest: Manifest, kind: Kind) -> None:
     """Raises InputError unless the manifest is of the wanted kind."""
     if manifest.kind != kind:
         raise InputError(f"{manifest.file} is a {manifest.kind}, wanted a {kind}")

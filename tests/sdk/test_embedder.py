@@ -445,7 +445,7 @@ def test_a_manifest_that_contradicts_itself_is_refused(
     [
         (b'"resize": 36', b'"resize": 37'),
         (b"0.5", b"0.4"),
-        (b'"manifest_version": 3', b'"manifest_version": 0'),
+        (b'"manifest_version": 4', b'"manifest_version": 0'),
         (b'"any_side": false', b'"any_side": true'),
         (b'"manifest_sha256": "', b'"manifest_sha257": "'),
         (b'"process": "none"', b'"process": "nune"'),
