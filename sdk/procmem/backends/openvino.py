@@ -8,6 +8,7 @@ anywhere. Its GPU and NPU devices are not used: none was at hand to hold them to
 
 from __future__ import annotations
 
+import importlib
 import logging
 import sys
 import threading
@@ -105,13 +106,14 @@ def open_session(
         model = core.read_model(data, b"")  # from memory: no path to look for other files in
         _check_graph(openvino, model, manifest, side)
         model.reshape({INPUT: [1, 3, side, side]})
+        _smooth_resizes(model)
         compiled = core.compile_model(model, "CPU", _options(threads))
     except ModelIntegrityError:
         raise
     except Exception as error:  # the engine's errors share no base class but Exception
         raise ModelIntegrityError(
-            f"{manifest.file} is not an ONNX graph that OpenVINO {openvino.__version__} can run "
-            f"on {device} ({_first_line(error)}); use device='cpu', or export the checkpoint again"
+            f"{manifest.file} is not an ONNX graph that {version()} can run on {device} "
+            f"({_reason(error)}); use device='cpu', or export the checkpoint again"
         ) from error
     opened = OpenvinoSession(compiled, manifest, side)
     opened.run(probe(side))
@@ -168,6 +170,33 @@ def _options(threads: int | None) -> dict[str, Any]:
     }
 
 
+def _smooth_resizes(model: Any) -> None:
+    """Gives bicubic resizes the antialiasing that the graph asks for and the engine leaves out.
+
+    Models for every side resize their position table by it. Without it, the bundled model's class
+    tokens at 64 pixels have a cosine of 0.9988 to the right ones, with it 1.0000. The engine's
+    operation after Pillow is the same filter: antialiased, taps outside of the table left out.
+    """
+    operations = importlib.import_module("openvino.opset11")
+    for node in model.get_ordered_ops():
+        if node.get_type_name() != "Interpolate":
+            continue
+        attributes = node.get_attributes()
+        if attributes["mode"] != "cubic" or not attributes["antialias"]:
+            continue
+        height, width = list(node.output(0).shape)[2:]  # all shapes are fixed by now
+        resize = operations.interpolate(
+            node.input_value(0),
+            operations.constant(np.array([height, width], dtype=np.int64)),
+            mode="bicubic_pillow",
+            shape_calculation_mode="sizes",
+            axes=operations.constant(np.array([2, 3], dtype=np.int64)),
+            cube_coeff=attributes["cube_coeff"],
+        )
+        node.output(0).replace(resize.output(0))
+    model.validate_nodes_and_infer_types()
+
+
 def _check_graph(openvino: Any, model: Any, manifest: Manifest, side: int) -> None:
     file = manifest.file
     check_ports("input", _ports(openvino, model.inputs), input_shapes(side), file)
@@ -189,8 +218,9 @@ def _ports(openvino: Any, ports: list[Any]) -> list[Port]:
     ]
 
 
-def _first_line(error: Exception) -> str:
-    """The engine's reason: its messages start with the place in its own source."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    reasons = [line for line in lines if not line.startswith(("Exception from", "Check "))]
-    return (reasons or lines or [type(error).__name__])[0]
+def _reason(error: Exception) -> str:
+    """The engine's reason in one line: its messages start with places in its own source."""
+    lines = [line.strip() for line in str(error).splitlines()]
+    details = [line.lstrip("- ") for line in lines if line.startswith("--")]
+    reasons = [line for line in lines if line and not line.startswith(("Exception from", "Check "))]
+    return (details or reasons or [type(error).__name__])[0].rstrip(".:")
