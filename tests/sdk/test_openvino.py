@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import threading
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ import pytest
 
 onnx = pytest.importorskip("onnx", reason="the tests build their model with onnx")
 pytest.importorskip("onnxruntime", reason="answers are compared with onnxruntime's")
-if __import__("importlib.util").util.find_spec("openvino") is None:  # importing it would tell
+if find_spec("openvino") is None:  # not importorskip: importing it would tell its maker
     pytest.skip("OpenVINO is not installed", allow_module_level=True)
 
 from tests.sdk.test_devices import change_manifest, noise, write_int8_model  # noqa: E402
@@ -22,7 +23,8 @@ from tests.sdk.test_embedder import Recipe, build_model, save_model  # noqa: E40
 from tests.tiny_model import write_tiny_model  # noqa: E402
 
 from procmem import Embedder  # noqa: E402  after the skip
-from procmem.errors import ModelIntegrityError  # noqa: E402
+from procmem.backends.openvino import import_openvino  # noqa: E402
+from procmem.errors import MissingExtraError, ModelIntegrityError  # noqa: E402
 
 ASK = """
 import pathlib
@@ -154,11 +156,19 @@ def test_a_graph_that_it_cannot_run_is_refused_in_one_line_and_prints_nothing(
     model.graph.node[-1].op_type = "NoSuchOperator"
     path = save_model(tmp_path, model.SerializeToString())
     with pytest.raises(
-        ModelIntegrityError, match=r"OpenVINO 20.* can run.*NoSuchOperator"
+        ModelIntegrityError, match=r"OpenVINO 20.* can run on openvino \(\w"
     ) as caught:
         Embedder(path, device="openvino")
     assert "\n" not in str(caught.value)
     assert capfd.readouterr() == ("", "")
+
+
+def test_a_version_that_resizes_wrongly_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(import_openvino(), "__version__", "2025.3.0-19807-release")
+    with pytest.raises(MissingExtraError, match=r"needs OpenVINO 2025\.4 or newer, found 2025\.3"):
+        Embedder(write_tiny_model(tmp_path), device="openvino")
 
 
 def test_a_float16_graph_is_answered_in_float32(tmp_path: Path) -> None:

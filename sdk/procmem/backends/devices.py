@@ -48,7 +48,8 @@ def _apple() -> bool:
 
 
 def _qualcomm() -> bool:
-    return sys.platform == "win32" and platform.machine().lower() in ("arm64", "aarch64")
+    arm = platform.machine().lower() in ("arm64", "aarch64")
+    return arm and (sys.platform == "win32" or Path("/dev/fastrpc-cdsp").exists())
 
 
 def _any() -> bool:
@@ -68,6 +69,7 @@ class DeviceRow:
         remedy: what to do where it is missing.
         automatic: arithmetic of the models for which "auto" takes it.
         fits: whether this machine could have it, by a look that costs nothing.
+        is_plugin: whether the last of `packages` brings the provider, not ONNX Runtime itself.
     """
 
     device: Device
@@ -78,6 +80,7 @@ class DeviceRow:
     remedy: str
     automatic: frozenset[Arithmetic]
     fits: Callable[[], bool]
+    is_plugin: bool = False
 
 
 _ORT = "procmem.backends.onnxruntime"
@@ -123,11 +126,12 @@ TABLE: tuple[DeviceRow, ...] = (
         device="qnn",
         description="Qualcomm's neural processor, through ONNX Runtime",
         module=_ORT,
-        packages=("onnxruntime",),
+        packages=("onnxruntime", "onnxruntime_qnn"),
         provider="QNNExecutionProvider",
-        remedy="pip uninstall onnxruntime && pip install 'procmem[qnn]' on Windows on Arm",
+        remedy="pip install 'procmem[qnn]' on a device with a Snapdragon processor",
         automatic=frozenset(("int8",)),
         fits=_qualcomm,
+        is_plugin=True,
     ),
     DeviceRow(
         device="openvino",
@@ -179,7 +183,7 @@ def missing(row: DeviceRow) -> str | None:
     for package in row.packages:
         if not _is_installed(package):
             return f"the package {package} is not installed"
-    if row.provider is None:
+    if row.provider is None or row.is_plugin:
         return None
     # Here, so that looking at the table imports no engine.
     from procmem.backends.onnxruntime import import_onnxruntime

@@ -34,9 +34,9 @@ from procmem.backends.contract import (
 )
 from procmem.backends.contract import INPUT as INPUT
 from procmem.backends.contract import SIDE as SIDE
-from procmem.backends.devices import TABLE, Device
+from procmem.backends.devices import TABLE, Device, row_of
 from procmem.backends.processor import usable_threads
-from procmem.backends.providers import providers_for
+from procmem.backends.providers import Provider, providers_for
 from procmem.errors import InputError, MissingExtraError, ModelError, ModelIntegrityError
 from procmem.manifest import Manifest
 
@@ -172,7 +172,11 @@ def _open_on(
     providers = providers_for(device, manifest, side=side, engines=engines)
     reason: Exception | None = None
     try:
-        session = _open(onnxruntime, data, providers, options)
+        row = row_of(device)
+        if row.is_plugin:
+            session = _open_on_plugin(onnxruntime, data, providers[0], options, row.packages[-1])
+        else:
+            session = _open(onnxruntime, data, providers, options)
         if _device_of(session) == device:
             return session
     except Exception as error:  # the engine's errors share no base class but Exception
@@ -232,6 +236,19 @@ def _open(onnxruntime: Any, data: bytes, providers: list[Any], options: Any) -> 
     return onnxruntime.InferenceSession(
         data, sess_options=options, providers=providers, enable_fallback=0
     )
+
+
+def _open_on_plugin(
+    onnxruntime: Any, data: bytes, provider: Provider, options: Any, package: str
+) -> Any:
+    """A session on a provider that a package of its own brings (ONNX Runtime 1.23 or newer)."""
+    name, settings = provider
+    if name not in onnxruntime.get_available_providers():  # a second time is an error
+        library = importlib.import_module(package).get_library_path()
+        onnxruntime.register_execution_provider_library(name, library)
+    devices = [found for found in onnxruntime.get_ep_devices() if found.ep_name == name]
+    options.add_provider_for_devices(devices[:1], settings)
+    return onnxruntime.InferenceSession(data, sess_options=options, enable_fallback=0)
 
 
 def _device_of(session: Any) -> Device:

@@ -36,6 +36,9 @@ _log = logging.getLogger(__name__)
 
 _TELEMETRY = "openvino_telemetry"
 
+# Before, its operation after Pillow resizes position tables wrongly; see `_smooth_resizes`.
+_OLDEST = (2025, 4)
+
 
 class OpenvinoSession:
     """A compiled model that answers one image per call; see `backends.Session`.
@@ -129,7 +132,7 @@ def import_openvino() -> Any:
     while the engine is imported, it is missing.
 
     Raises:
-        MissingExtraError: openvino is not installed.
+        MissingExtraError: openvino is not installed, or too old.
     """
     if "openvino" in sys.modules and _TELEMETRY in sys.modules:
         _log.warning(
@@ -151,6 +154,12 @@ def import_openvino() -> Any:
             sys.modules.pop(_TELEMETRY, None)
         else:
             sys.modules[_TELEMETRY] = before  # type: ignore[assignment]  # as it was
+    found = str(openvino.__version__)
+    if tuple(int(part) for part in found.split(".")[:2]) < _OLDEST:
+        raise MissingExtraError(
+            f"device 'openvino' needs OpenVINO {_OLDEST[0]}.{_OLDEST[1]} or newer, found {found}; "
+            "run pip install 'procmem[openvino]', or use device='cpu'"
+        )
     return openvino
 
 

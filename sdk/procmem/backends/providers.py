@@ -8,7 +8,6 @@ Sources: the pages of the TensorRT, CUDA, CoreML and QNN execution providers at 
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 from procmem.backends.contract import INPUT
@@ -82,8 +81,8 @@ def _coreml() -> dict[str, str]:
 
 
 def _qnn(manifest: Manifest) -> dict[str, str]:
-    library = "QnnHtp.dll" if sys.platform == "win32" else "libQnnHtp.so"
-    options = {"backend_path": library}
+    # "htp" is the neural processor; the plugin knows where its own library for it lies.
+    options = {"backend_type": "htp"}
     if manifest.precision == "float16":
         options["enable_htp_fp16_precision"] = "1"
     return options
