@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import difflib
 import importlib.resources
+import logging
 from collections.abc import Callable, Iterable, Sized
 from pathlib import Path
 from types import TracebackType
@@ -28,7 +29,7 @@ from procmem.errors import (
     ModelNotFoundError,
 )
 from procmem.image import ImageLike, is_image_like, load_image
-from procmem.manifest import Manifest, check_kind, read_manifest, read_verified
+from procmem.manifest import Manifest, read_manifest, read_verified
 from procmem.preprocess import (
     View,
     at_side,
@@ -41,6 +42,10 @@ from procmem.types import Embedding
 
 DEFAULT_MODEL = "vit-tiny"
 """The bundled model that is opened when none is named."""
+
+_log = logging.getLogger(__name__)
+
+_SUFFIXES = (".onnx", ".engine")  # of model files, by which a text is a path and no name
 
 _MAX_CONSTANT = 1e6  # of a normalization; beyond, float32 runs out of digits or of range
 
@@ -55,33 +60,38 @@ class Embedder:
     a context manager.
 
     Args:
-        model: the name of a bundled model (see `bundled_models`), or the path of an `.onnx` file
-            with its manifest beside it.
+        model: the name of a bundled model (see `bundled_models`), or the path of an `.onnx` or
+            `.engine` file with its manifest beside it.
         image_size: S, side of the square that every image becomes, pixels: a multiple of the
             patch size of at least 4 patches and at most 1024. None for the model's own, 224. Larger
             sees finer detail and costs more, see docs/results/resolutions.md. Embeddings of one
             image at two sides are alike only in part (cosine about 0.8) and must not be mixed.
-        device: "cpu", "cuda", or "auto": the environment variable PROCMEM_DEVICE if it is set,
-            else CUDA if it is usable, else the processor.
-        threads: processor threads for one image, at least 1; None for one per physical core.
+        device: "cpu", "cuda", "tensorrt", "openvino", "coreml", "qnn", or "auto": the environment
+            variable PROCMEM_DEVICE if it is set, else the best that works for the model's precision
+            by the fixed rule of docs/devices.md. One that is named is used or is an error.
+        threads: processor threads for one image, at least 1; None for one per physical core that
+            this process may use, within its quota.
 
     Attributes:
         manifest: what the model says of itself.
         preprocessing: how an image becomes the model's input, at this side; for `to_tensor`.
         sha256: of the model file; a memory is bound to it.
-        device: where it runs, "cpu" or "cuda".
+        device: where it runs, one of those above but "auto".
+        notice: what runs where, with what, and why not better; one line for people. Also logged,
+            as a warning if something better is installed and could not be used.
         cls_dim: D, width of a class token.
         patch_dim: P, width of a patch token.
         side: S, side of the model's input, pixels.
         grid: (h, w), patches per column and per row.
 
     Raises:
-        InputError: a bad argument, a side that the model cannot run, or a checkpoint where a model
-            is wanted.
+        InputError: a bad argument, a side that the model cannot run, a device that does not work,
+            or a file that is no model for this class: a checkpoint, or one that takes pixels or
+            batches.
         ModelNotFoundError: no such bundled model, or no file or manifest at the path.
         ModelIntegrityError: the file is not what its manifest states.
         MissingExtraError: the engine is not installed.
-        ModelError: the engine failed on its first input.
+        ModelError: the engine failed on its first input, or answers otherwise than the processor.
     """
 
     def __init__(
@@ -97,17 +107,20 @@ class Embedder:
             raise InputError(f"threads is {threads!r}, wanted an integer of at least 1, or None")
         file = _model_file(model)
         manifest, data = _read(file)
-        check_kind(manifest, "onnx")
+        _check_use(manifest)
         _check_manifest(manifest)
         side = _side(manifest, image_size)
-        # Here, so that importing this module imports no engine's adapter either.
-        from procmem.backends.onnxruntime import open_session
+        # Here, so that importing this module is as quick as can be.
+        from procmem.backends.opening import open_model
 
-        session = open_session(data, manifest, side=side, device=wanted, threads=threads)
+        opened = open_model(data, manifest, side=side, device=wanted, threads=threads)
+        _log.log(logging.WARNING if opened.held_back else logging.INFO, "%s", opened.notice)
+        session = opened.session
         self.manifest = manifest
         self.preprocessing = at_side(manifest.preprocessing, side)
         self.sha256 = manifest.sha256
         self.device = session.device
+        self.notice = opened.notice
         self.cls_dim = manifest.cls_dim
         self.patch_dim = manifest.patch_dim
         self.side = side
@@ -265,7 +278,7 @@ def _model_file(model: Any) -> Path:
         return model
     if not isinstance(model, str) or not model:
         raise InputError(f"model is {model!r}, wanted a bundled model's name or a path")
-    if model.endswith(".onnx") or "/" in model or "\\" in model:
+    if model.endswith(_SUFFIXES) or "/" in model or "\\" in model:
         return Path(model)
     names = bundled_models()
     if model not in names:
@@ -300,6 +313,23 @@ def _side(manifest: Manifest, image_size: int | None) -> int:
             f"--out {manifest.file} --force"
         )
     return side
+
+
+def _check_use(manifest: Manifest) -> None:
+    """Raises InputError unless the file is a model that takes one prepared image at a time."""
+    file = manifest.file
+    if manifest.kind not in ("onnx", "tensorrt"):
+        raise InputError(f"{file} is a {manifest.kind}, wanted a model: onnx or tensorrt")
+    if manifest.input != "views":
+        raise InputError(
+            f"{file} takes {manifest.input} and prepares them inside its graph, which is for other "
+            "programs; open or export the model without that: one that takes views"
+        )
+    if manifest.batch not in (None, 1):
+        raise InputError(
+            f"{file} takes {manifest.batch} images at a time, wanted 1: an embedding must not "
+            "depend on the images next to it; export the checkpoint with batch 1, or any"
+        )
 
 
 def _check_manifest(manifest: Manifest) -> None:

@@ -22,7 +22,7 @@ MANIFEST_VERSION = 4
 still read."""
 
 Kind: TypeAlias = Literal["checkpoint", "onnx", "tensorrt"]
-"""What a file is: weights to train on or to export, a graph for any engine, or a TensorRT engine."""
+"""What a file is: weights to train on or export, a graph for any engine, or a TensorRT engine."""
 
 _OWN_SHA256 = "manifest_sha256"
 

@@ -16,6 +16,7 @@ from click.testing import CliRunner, Result
 from PIL import Image
 from tests.tiny_model import write_tiny_model
 
+from procmem.backends.devices import DEVICES
 from procmem.cli import main
 from procmem.cli.reference import reference
 from procmem.memory import VisualMemory
@@ -587,6 +588,35 @@ def test_doctor_names_versions_engine_and_kernel(run):
     assert document["versions"]["numpy"] == np.__version__
     assert "CPUExecutionProvider" in document["providers"]
     assert document["kernel_isa"] in ("scalar", "avx2", "avx512", "neon")
+
+
+def test_doctor_lists_every_device_and_what_it_lacks(run):
+    document = json.loads(run("doctor", "--json").stdout)
+    devices = {device["name"]: device for device in document["devices"]}
+
+    assert list(devices) == list(DEVICES[1:])
+    assert devices["cpu"]["works"]
+    for device in devices.values():
+        assert device["works"] == (device["why_not"] is None)
+        assert "pip install" in device["remedy"]
+    assert "runs on" in document["auto"]
+    assert document["threads"] >= 1
+    assert document["engines"]["folder"].endswith("engines")
+    text = run("doctor").stdout
+    for name in DEVICES[1:]:
+        assert f"device {name}" in text
+
+
+def test_doctor_makes_no_folder_and_opens_no_model_where_there_is_none(run, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr("procmem.embedder._bundled_folder", lambda: tmp_path)
+    monkeypatch.setattr(module("doctor"), "_models_folder", lambda: tmp_path)
+
+    result = run("doctor")
+
+    assert result.exit_code == 1
+    assert "no device works" in result.stdout
+    assert not (tmp_path / "cache").exists()
 
 
 def test_doctor_finds_a_replaced_model(run, tmp_path, monkeypatch):

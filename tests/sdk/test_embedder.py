@@ -414,7 +414,7 @@ def test_one_flipped_byte_is_refused(tmp_path: Path) -> None:
 
 def test_a_checkpoint_is_refused(tmp_path: Path) -> None:
     path = save_model(tmp_path, build_model().SerializeToString(), kind="checkpoint")
-    with pytest.raises(InputError, match="is a checkpoint, wanted a onnx"):
+    with pytest.raises(InputError, match="is a checkpoint, wanted a model"):
         Embedder(path)
 
 
@@ -632,7 +632,10 @@ def test_cuda_without_its_provider_names_the_command(
 
 @pytest.mark.parametrize("failure", ["falls back in silence", "raises"])
 def test_cuda_that_does_not_work_is_an_error_when_asked_for_and_the_processor_when_not(
-    model_path: Path, monkeypatch: pytest.MonkeyPatch, failure: str
+    model_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    failure: str,
 ) -> None:
     import onnxruntime
 
@@ -646,9 +649,14 @@ def test_cuda_that_does_not_work_is_an_error_when_asked_for_and_the_processor_wh
     everything = ["CUDAExecutionProvider", "CPUExecutionProvider"]
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: everything)
     monkeypatch.setattr(onnxruntime, "InferenceSession", session)
+    monkeypatch.setattr("procmem.backends.devices._NVIDIA_SIGNS", ("/",))
     monkeypatch.delenv("PROCMEM_DEVICE", raising=False)
-    assert Embedder(model_path, device="auto").device == "cpu"
-    with pytest.raises(InputError, match="no CUDA device could be used"):
+    with caplog.at_level("WARNING"):
+        embedder = Embedder(model_path, device="auto")
+    assert embedder.device == "cpu"
+    assert "cuda is installed but could not be used" in embedder.notice
+    assert embedder.notice in caplog.messages
+    with pytest.raises(InputError, match="device is 'cuda', but it does not work here"):
         Embedder(model_path, device="cuda")
 
 

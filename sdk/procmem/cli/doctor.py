@@ -1,4 +1,4 @@
-"""`procmem doctor`: what is installed, what works, and the command that mends what does not."""
+"""`procmem doctor`: what is installed, what runs where, and what mends what does not."""
 
 from __future__ import annotations
 
@@ -13,26 +13,31 @@ from typing import Any
 import click
 
 from procmem.cli.options import Settings, shared_options, write_json
-from procmem.cli.text import table
+from procmem.cli.text import count, table
 
 # Extra -> the module that shows that it is there.
 _EXTRAS = {
     "cpu": "onnxruntime",
+    "openvino": "openvino",
     "camera": "cv2",
     "demo": "skimage",
     "export": "onnx",
     "pretrain": "timm",
     "tensorrt": "tensorrt",
 }
-_PACKAGES = ("procmem", "numpy", "pillow", "click", "onnxruntime", "onnxruntime-gpu")
+_PACKAGES = (
+    *("procmem", "numpy", "pillow", "click", "onnxruntime", "onnxruntime-gpu", "onnxruntime-qnn"),
+    *("openvino", "tensorrt"),
+)
 
 
 @click.command(short_help="Check the installation.")
 @shared_options(vault=False, model=False)
 def doctor(settings: Settings) -> None:
-    """Check the installation: versions, processor, engine, models, extras.
+    """Check the installation: versions, processor, devices, models, extras.
 
-    The exit code is 1 if the memory cannot work; the last lines then say what to do.
+    Runs the bundled model once on every device that is installed. The exit code is 1 if the memory
+    cannot work; the last lines then say what to do.
     """
     problems: list[str] = []
     document: dict[str, Any] = {
@@ -43,6 +48,10 @@ def doctor(settings: Settings) -> None:
         "kernel_isa": _kernel(problems),
         "providers": _providers(problems),
         "models": _models(problems),
+        "threads": _threads(),
+        "devices": _devices(),
+        "auto": _auto(),
+        "engines": _engines(),
         "extras": {
             extra: importlib.util.find_spec(module) is not None for extra, module in _EXTRAS.items()
         },
@@ -104,6 +113,64 @@ def _providers(problems: list[str]) -> list[str]:
     return list(onnxruntime.get_available_providers())
 
 
+def _threads() -> int:
+    """Threads that an image gets when nobody says how many."""
+    from procmem.backends.processor import usable_threads
+
+    return usable_threads()
+
+
+def _devices() -> list[dict[str, Any]]:
+    """Every device of the table: whether the bundled model ran there, else why not."""
+    from procmem.backends.devices import TABLE, missing
+    from procmem.embedder import Embedder
+    from procmem.errors import ProcmemError
+
+    found = []
+    for row in reversed(TABLE):
+        lacks = missing(row)
+        if lacks is None:
+            try:
+                Embedder(device=row.device).close()
+            except ProcmemError as error:
+                lacks = str(error)
+        found.append(
+            {
+                "name": row.device,
+                "description": row.description,
+                "works": lacks is None,
+                "why_not": lacks,
+                "possible_here": row.fits(),
+                "remedy": row.remedy,
+            }
+        )
+    return found
+
+
+def _auto() -> str | None:
+    """Where the bundled model runs when nobody says where, and why not better."""
+    from procmem.embedder import Embedder
+    from procmem.errors import ProcmemError
+
+    try:
+        with Embedder() as embedder:
+            return embedder.notice
+    except ProcmemError:
+        return None  # told under the model or the device that is broken
+
+
+def _engines() -> dict[str, Any]:
+    """The folder for engines built on this machine, and what is in it."""
+    from procmem.backends.engine_cache import contents, engines_folder
+
+    kept = contents()
+    return {
+        "folder": str(engines_folder()),
+        "kept": [name for name, _, _ in kept],
+        "bytes": sum(size for _, _, size in kept),
+    }
+
+
 def _models(problems: list[str]) -> list[dict[str, Any]]:
     from procmem.embedder import bundled_models
     from procmem.errors import ModelError
@@ -140,6 +207,15 @@ def _models_folder() -> Path:
     return Path(str(importlib.resources.files("procmem").joinpath("models")))
 
 
+def _state(device: dict[str, Any]) -> str:
+    """A device in one line: works, or why not and what to do."""
+    if device["works"]:
+        return f"works: {device['description']}"
+    if not device["possible_here"]:
+        return f"not on this machine: {device['description']}"
+    return f"{device['why_not']}; {device['remedy']}"
+
+
 def _describe(document: dict[str, Any]) -> None:
     versions = document["versions"]
     rows = [
@@ -151,9 +227,23 @@ def _describe(document: dict[str, Any]) -> None:
                 f"{name} {version}" for name, version in versions.items() if name != "procmem"
             ),
         ),
-        ("processor", f"{document['cores']} cores, kernel {document['kernel_isa']}"),
-        ("engine", ", ".join(document["providers"]) or "missing"),
+        (
+            "processor",
+            f"{document['cores']} cores, kernel {document['kernel_isa']}, "
+            f"{count(document['threads'], 'thread')} for an image",
+        ),
+        ("providers", ", ".join(document["providers"]) or "missing"),
+        ("auto", document["auto"] or "no device works"),
     ]
+    rows += [(f"device {device['name']}", _state(device)) for device in document["devices"]]
+    engines = document["engines"]
+    rows.append(
+        (
+            "engines",
+            f"{count(len(engines['kept']), 'folder')}, {engines['bytes'] / 1e6:.1f} MB in "
+            f"{engines['folder']}",
+        )
+    )
     for model in document["models"]:
         rows.append(
             (

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
+from procmem.backends.devices import DEVICES
 from procmem.errors import InputError, VaultFormatError
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ class Settings:
         vault_key: of a sealed memory, "keystore" or a key file; None for one that is not.
         model: name of a bundled model or path of an .onnx file; None for the default.
         image_size: side of what the model sees, pixels; None for the memory's, or the model's own.
-        device: "auto", "cpu" or "cuda".
+        device: where the model runs, one of `procmem.backends.DEVICES`.
         as_json: True if stdout is to be one JSON document.
     """
 
@@ -191,6 +192,8 @@ def _image_size_option() -> Command:
 def _device_option() -> Command:
     return click.option(
         "--device",
-        type=click.Choice(["auto", "cpu", "cuda"]),
-        help="Where the model runs.  [default: auto]",
+        type=click.Choice(DEVICES),
+        metavar="DEVICE",
+        help=f"Where the model runs: {', '.join(DEVICES[:-1])} or {DEVICES[-1]}; `procmem doctor` "
+        "says what works here.  [default: auto]",
     )
