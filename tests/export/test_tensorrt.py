@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
@@ -95,6 +96,25 @@ def typed_model(numbers: int, *, cast_back: bool = True) -> bytes:
         [*constants, numpy_helper.from_array(np.array([1, 2], np.int64), "axes")],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
+    return bytes(model.SerializeToString())
+
+
+def with_products_in(numbers: int) -> bytes:
+    """The shipped model, each product in the type, everything between in float32."""
+    model = onnx.load_model_from_string(BUNDLED.read_bytes())
+    nodes = []
+    for node in model.graph.node:
+        if node.op_type not in ("Conv", "Gemm", "MatMul"):
+            nodes.append(node)
+            continue
+        for index, name in enumerate(node.input):
+            node.input[index] = f"{node.name}_{index}"
+            nodes.append(helper.make_node("Cast", [name], [node.input[index]], to=numbers))
+        output, node.output[0] = node.output[0], f"{node.name}_low"
+        back = helper.make_node("Cast", [node.output[0]], [output], to=TensorProto.FLOAT)
+        nodes += [node, back]
+    del model.graph.node[:], model.graph.value_info[:]
+    model.graph.node.extend(nodes)
     return bytes(model.SerializeToString())
 
 
@@ -193,6 +213,20 @@ def test_products_have_the_type_that_the_graph_writes(trt: Any, numbers: int, na
     assert definition.get_flag(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED)
     shapes = input_range(64, (1, 1, 1))
     assert build_plan(trt, typed_model(numbers), shapes=shapes, options=engine_options())
+
+
+@pytest.mark.parametrize("numbers", [TensorProto.FLOAT16, TensorProto.BFLOAT16])
+@pytest.mark.parametrize("batch", [(1, 1, 1), (1, 1, 8)])
+def test_products_of_two_bytes_store_weights_of_two_bytes(
+    trt: Any, numbers: int, batch: tuple[int, int, int]
+) -> None:
+    plans = [
+        build_plan(trt, data, shapes=input_range(224, batch), options=engine_options())
+        for data in (BUNDLED.read_bytes(), with_products_in(numbers))
+    ]
+    saved = len(plans[0]) - len(plans[1])
+    weights = 12 * 12 * 192**2  # of the blocks: attention 4 D^2, MLP 8 D^2
+    assert saved > 2 * weights
 
 
 def test_outputs_of_lower_precision_are_refused(trt: Any) -> None:
