@@ -175,6 +175,21 @@ def test_tensors_are_told_in_the_words_of_the_contract(real_tensorrt: Any) -> No
     assert half.kind == "tensor(half)"
 
 
+def test_what_runs_an_engine_is_in_the_packages(real_tensorrt: Any) -> None:
+    cuda = pytest.importorskip("cuda.bindings.runtime", reason="cuda.bindings is not installed")
+    for owner, names in {
+        real_tensorrt.IExecutionContext: "set_input_shape set_tensor_address execute_async_v3",
+        real_tensorrt.ICudaEngine: "num_io_tensors get_tensor_name get_tensor_mode "
+        "get_tensor_dtype get_tensor_shape create_execution_context",
+        real_tensorrt.TensorIOMode: "INPUT OUTPUT",
+        cuda: "cudaMalloc cudaFree cudaMemcpyAsync cudaStreamCreateWithFlags cudaStreamDestroy "
+        "cudaStreamNonBlocking cudaStreamSynchronize cudaGetDeviceProperties",
+        cuda.cudaMemcpyKind: "cudaMemcpyHostToDevice cudaMemcpyDeviceToHost",
+        cuda.cudaDeviceProp: "name major minor",
+    }.items():
+        assert [name for name in names.split() if not hasattr(owner, name)] == [], owner
+
+
 def test_a_runtime_that_does_not_start_is_an_error_and_no_crash(
     cuda_without_gpu: ModuleType, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -86,7 +86,8 @@ class TensorRTSession:
         for name, shape in {INPUT: self._input, **self._shapes}.items():
             pointer = int(_checked(cuda, cuda.cudaMalloc(4 * math.prod(shape)), self._name))
             self._pointers[name] = pointer
-            self._context.set_tensor_address(name, pointer)
+            if not self._context.set_tensor_address(name, pointer):
+                raise ModelError(f"{self._name} does not take memory for {name}; export it again")
 
     def run(
         self, images: npt.NDArray[np.float32]
