@@ -1,7 +1,6 @@
-"""Two models and probe images -> how far apart their answers are.
+"""Two models' answers to the same images -> how far apart they are.
 
-Takes the torch original and a model file as the SDK runs it, gives `ParityReport` to `export.py`,
-which keeps no file that fails.
+Pure arithmetic on embeddings; `gate.py` makes them and judges what comes out.
 """
 
 from __future__ import annotations
@@ -13,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from procmem.types import Embedding
+from procmem.vote import TEMPERATURE
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +40,81 @@ class ParityReport:
     def as_dict(self) -> dict[str, float]:
         """The figures by name, for the manifest."""
         return {name: float(value) for name, value in dataclasses.asdict(self).items()}
+
+
+@dataclass(frozen=True, slots=True)
+class Retrieval:
+    """How two models find the images of one program among those of others.
+
+    Attributes:
+        images: N, each asked once and left out of what it may find.
+        neighbors: k.
+        neighbor_overlap: mean share of the k nearest images that both models find.
+        label_agreement: share of images to which both models' k-NN votes give one label.
+        original_accuracy: share of images that the original's vote labels right.
+        copy_accuracy: the same of the copy's.
+    """
+
+    images: int
+    neighbors: int
+    neighbor_overlap: float
+    label_agreement: float
+    original_accuracy: float
+    copy_accuracy: float
+
+    def as_dict(self) -> dict[str, float]:
+        """The figures by name, for the manifest."""
+        return {name: float(value) for name, value in dataclasses.asdict(self).items()}
+
+
+def compare_retrieval(
+    original: npt.NDArray[np.float32],
+    copy: npt.NDArray[np.float32],
+    labels: npt.NDArray[np.int64],
+    *,
+    neighbors: int = 20,
+) -> Retrieval:
+    """Compares k-nearest-neighbor answers, each image asked about all others.
+
+    Votes weigh exp(similarity / 0.07), as in `procmem.vote`.
+
+    Args:
+        original: (N, D) unit vectors.
+        copy: (N, D) of the same images by the other model.
+        labels: (N,) what should be found together.
+        neighbors: k, fewer where N - 1 is.
+    """
+    k = min(neighbors, len(labels) - 1)
+    first, second = _nearest(original, k), _nearest(copy, k)
+    shared = [len(np.intersect1d(a, b)) / k for a, b in zip(first[0], second[0], strict=True)]
+    votes = [_labels(found, similarity, labels) for found, similarity in (first, second)]
+    return Retrieval(
+        images=len(labels),
+        neighbors=k,
+        neighbor_overlap=float(np.mean(shared)),
+        label_agreement=float((votes[0] == votes[1]).mean()),
+        original_accuracy=float((votes[0] == labels).mean()),
+        copy_accuracy=float((votes[1] == labels).mean()),
+    )
+
+
+def _nearest(
+    cls: npt.NDArray[np.float32], k: int
+) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.float64]]:
+    """The k other rows that are most similar to each, nearest first, and their similarities."""
+    similarity = cls.astype(np.float64) @ cls.astype(np.float64).T
+    np.fill_diagonal(similarity, -np.inf)
+    order = np.argsort(-similarity, axis=1, kind="stable")[:, :k]
+    return order, np.take_along_axis(similarity, order, axis=1)
+
+
+def _labels(
+    found: npt.NDArray[np.intp], similarity: npt.NDArray[np.float64], labels: npt.NDArray[np.int64]
+) -> npt.NDArray[np.int64]:
+    weights = np.exp((similarity - similarity[:, :1]) / TEMPERATURE)
+    votes = np.zeros((len(found), int(labels.max()) + 1))
+    np.add.at(votes, (np.arange(len(found))[:, None], labels[found]), weights)
+    return np.asarray(votes.argmax(axis=1))
 
 
 def compare(original: Embedding, copy: Embedding) -> ParityReport:

@@ -88,7 +88,16 @@ class Perception(nn.Module):
         return self.answer(self.vit.forward_features(images), grid)
 
     def answer(self, tokens: Tensor, grid: tuple[int, int]) -> tuple[Tensor, Tensor]:
-        """What `forward` gives for the transformer's tokens (B, 1 + h * w, P) on a grid (h, w)."""
+        """What `forward` gives for the transformer's tokens on a grid (h, w).
+
+        Args:
+            tokens: (B, 1 + R + h * w, P): the class token, R registers (none in models that
+                procmem trains; they are left out), the patches row by row.
+            grid: (h, w).
+        """
+        registers = self.vit.num_prefix_tokens - 1
+        if registers:
+            tokens = torch.cat([tokens[:, :1], tokens[:, 1 + registers :]], dim=1)
         patches = tokens[:, 1:].reshape(-1, *grid, tokens.shape[2])
         if self.readout_weight is None:
             cls = tokens[:, 0]

@@ -1,3 +1,4 @@
+import importlib.util
 import json
 import math
 from pathlib import Path
@@ -15,7 +16,13 @@ from timm.layers import resample_abs_pos_embed
 from torch.nn import functional
 
 from procmem import Embedder
-from procmem.errors import CheckpointError, ExportError, InputError, ParityError
+from procmem.errors import (
+    CheckpointError,
+    ExportError,
+    InputError,
+    MissingExtraError,
+    ParityError,
+)
 from procmem.manifest import read_verified, sha256_of_bytes
 from procmem.preprocess import center_view
 from procmem.types import Embedding
@@ -23,12 +30,18 @@ from procmem_export import any_side
 from procmem_export import export as conductor
 from procmem_export.any_side import AnySide
 from procmem_export.cli import main
-from procmem_export.export import export
+from procmem_export.export import Built, export
+from procmem_export.formats import FORMATS, ExportOptions, default_output, plan
+from procmem_export.gate import gate_sides
 from procmem_export.onnx_format import check_self_contained, store_in_half
 from procmem_export.parity import compare
 from procmem_pretrain import checkpoint
 from procmem_pretrain.config import TrainConfig
 from procmem_pretrain.vit import Perception, make_vit
+
+
+# A gate on few images: seconds instead of a minute.
+QUICK = ("--probes", "4", "--programs", "2")
 
 
 def write_checkpoint(folder: Path, *, seed: int) -> Path:
@@ -59,11 +72,11 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def exported(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The CLI's own export, made once: it takes seconds."""
     output = tmp_path_factory.mktemp("exported") / "vit-tiny.onnx"
-    result = CliRunner().invoke(
-        main, [str(source), "--out", str(output), "--probes", "4", "--json"]
-    )
+    arguments = [str(source), "--out", str(output), *QUICK, "--json"]
+    result = CliRunner().invoke(main, arguments)
     assert result.exit_code == 0, result.output
     document = json.loads(result.stdout)
+    assert document["path"] == str(output)
     assert document["sha256"] == sha256_of_bytes(output.read_bytes())
     return output
 
@@ -139,10 +152,11 @@ def test_a_model_of_other_weights_fails_the_gate_and_leaves_no_file(
     exported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     other = write_checkpoint(tmp_path, seed=2)
-    monkeypatch.setattr(conductor, "to_onnx", lambda model: exported.read_bytes())
+    foreign = Built(exported.read_bytes())
+    monkeypatch.setattr(conductor, "build", lambda *_: foreign)
     before = set(tmp_path.iterdir())
     with pytest.raises(ParityError, match="no file was written"):
-        export(other, tmp_path / "other.onnx", probes=2)
+        export(other, tmp_path / "other.onnx", probes=2, programs=0)
     assert set(tmp_path.iterdir()) == before
 
 
@@ -182,7 +196,7 @@ def test_positions_in_the_graph_are_those_of_training(grid: int) -> None:
 def test_the_gate_measures_smaller_and_larger_sides_and_writes_them_down(exported: Path) -> None:
     manifest, _ = read_verified(exported)
     assert manifest.any_side
-    assert conductor.gate_sides(manifest) == (224, 112, 448)
+    assert gate_sides(manifest, plan(ExportOptions(), manifest)) == (224, 112, 448)
     for side in (112, 448):
         assert manifest.parity[f"cls_cosine_min_at_{side}"] >= 0.9999
         assert manifest.parity[f"patch_cosine_mean_at_{side}"] >= 0.9999
@@ -198,7 +212,7 @@ def test_a_model_that_is_right_at_its_own_side_only_fails_the_gate(
 
     monkeypatch.setattr(any_side, "functional", SimpleNamespace(interpolate=nearest))
     with pytest.raises(ParityError, match="at 112 pixels"):
-        export(source, tmp_path / "nearest.onnx", probes=2)
+        export(source, tmp_path / "nearest.onnx", probes=2, programs=0)
     assert not list(tmp_path.iterdir())
 
 
@@ -253,7 +267,7 @@ def test_an_existing_file_is_kept_without_force(source: Path, exported: Path) ->
 
 def test_a_misspelt_format_is_offered_the_right_name(source: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="did you mean 'onnx'"):
-        export(source, tmp_path / "x.onnx", format="onxn")
+        export(source, tmp_path / "x.onnx", ExportOptions(format="onxn"))
 
 
 def test_a_wrong_suffix_is_refused(source: Path, tmp_path: Path) -> None:
@@ -291,3 +305,108 @@ def test_an_onnx_file_of_a_foreign_domain_is_refused(exported: Path) -> None:
     proto.opset_import.add(domain="com.example", version=1)
     with pytest.raises(ExportError, match=r"com\.example"):
         check_self_contained(proto.SerializeToString())
+
+
+def test_the_reports_beside_the_file_hold_the_figures_of_its_manifest(exported: Path) -> None:
+    manifest, _ = read_verified(exported)
+    document = json.loads(exported.with_suffix(".parity.json").read_text())
+    assert document["sha256"] == manifest.sha256
+    assert document["passed"]
+    assert document["parity"]["224"]["cls_cosine_min"] == manifest.parity["cls_cosine_min"]
+    assert document["retrieval"]["images"] == 16
+    text = exported.with_suffix(".parity.md").read_text()
+    assert manifest.sha256 in text
+    assert "passed the gate" in text
+
+
+def test_the_file_says_what_it_takes_to_programs_that_read_no_manifest(
+    source: Path, exported: Path
+) -> None:
+    proto = onnx.load_model_from_string(exported.read_bytes())
+    said = {entry.key: entry.value for entry in proto.metadata_props}
+    assert said["procmem.mean"] == "0.5 0.5 0.5"
+    assert said["procmem.resize"] == "256"
+    assert said["procmem.checkpoint_sha256"] == sha256_of_bytes(source.read_bytes())
+
+
+def test_the_checkpoints_own_manifest_is_never_replaced(tmp_path: Path) -> None:
+    checkpoint_file = write_checkpoint(tmp_path, seed=4)
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    for force in (False, True):
+        with pytest.raises(ExportError, match="is the manifest of vit-tiny-4.safetensors"):
+            export(checkpoint_file, checkpoint_file.with_suffix(".onnx"), force=force)
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_default_names_of_all_formats_differ_and_spare_the_manifest(tmp_path: Path) -> None:
+    asked = [
+        ExportOptions(format=name, precision=precision, pixels=pixels, batch=batch, dynamic=dynamic)
+        for name, kind in FORMATS.items()
+        for precision in kind.precisions
+        for pixels in (False, True)
+        for batch in (None, 4)
+        for dynamic in (False, True)
+    ]
+    names = [default_output(tmp_path / "model.safetensors", options).stem for options in asked]
+    assert len(set(names)) == len(names)
+    assert "model" not in names
+
+
+def test_an_unwritable_folder_is_refused_before_any_work(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Root may write everywhere, so the refusal is the system call's.
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "touch", refuse)
+    monkeypatch.setattr(conductor, "load_source", lambda *_, **__: pytest.fail("worked first"))
+    with pytest.raises(ExportError, match="cannot be written \\(Permission denied"):
+        export(source, tmp_path / "x.onnx")
+
+
+def test_a_missing_folder_and_a_folder_as_output_are_refused(source: Path, tmp_path: Path) -> None:
+    with pytest.raises(ExportError, match="create it first"):
+        export(source, tmp_path / "none" / "x.onnx")
+    (tmp_path / "x.onnx").mkdir()
+    with pytest.raises(ExportError, match="is a folder"):
+        export(source, tmp_path / "x.onnx", force=True)
+    assert [path.name for path in tmp_path.iterdir()] == ["x.onnx"]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (ExportOptions(precision="int8"), "did you mean|precision of onnx"),
+        (ExportOptions(format="onnx-int8", precision="float16"), "precision of onnx-int8"),
+        (ExportOptions(image_size=225), "the nearest is 224"),
+        (ExportOptions(batch=0), "at least 1, or 'any'"),
+        (ExportOptions(dynamic=True), "belongs to --format onnx-int8"),
+        (ExportOptions(format="tensorrt", pixels=True), "takes prepared views"),
+    ],
+)
+def test_what_a_format_cannot_do_is_refused(
+    source: Path, tmp_path: Path, options: ExportOptions, message: str
+) -> None:
+    suffix = FORMATS[options.format].suffix
+    with pytest.raises(InputError, match=message):
+        export(source, tmp_path / f"x{suffix}", options)
+    assert not list(tmp_path.iterdir())
+
+
+def test_tensorrt_without_its_package_says_what_to_install(source: Path, tmp_path: Path) -> None:
+    if importlib.util.find_spec("tensorrt"):
+        pytest.skip("TensorRT is installed here")
+    output = tmp_path / "x.engine"
+    with pytest.raises(MissingExtraError, match=r"procmem\[tensorrt\]"):
+        export(source, output, ExportOptions(format="tensorrt"))
+
+
+def test_the_command_may_be_named_or_left_out(tmp_path: Path) -> None:
+    for command in ([], ["export"]):
+        result = CliRunner().invoke(main, [*command, "--format", "onxn", str(tmp_path / "x")])
+        assert result.exit_code == 2
+        assert "did you mean 'onnx'" in result.stderr
+    listed = CliRunner().invoke(main, ["--help"])
+    assert listed.exit_code == 0
+    assert "export" in listed.stdout
