@@ -179,6 +179,48 @@ def export(
     click.echo(f"  figures in {report_paths(done.file)[0]}")
 
 
+@main.command()
+@click.argument("checkpoint", type=click.Path(path_type=Path))
+@click.option("--image-size", type=int, metavar="PIXELS", help="Default: the model's own side.")
+@click.option("--threads", type=int, help="Default: one per physical core.")
+@click.option("--images", default=60, show_default=True, help="Timed in each process.")
+@click.option(
+    "--rounds", default=3, show_default=True, help="Processes for each candidate, in turns."
+)
+@click.option(
+    "--peer",
+    "peers",
+    type=click.Path(path_type=Path),
+    multiple=True,
+    help="ONNX file of another model, to compare its time; may be given several times.",
+)
+@click.option(
+    "--compile/--no-compile", "compiled", default=True, help="Whether torch.compile is measured."
+)
+@click.option("--architecture", metavar="NAME", help="See `export`.")
+@click.option("--normalization", metavar="NAME", help="See `export`.")
+@click.option("--plot", "picture", type=click.Path(path_type=Path), help="PNG to draw.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
+def benchmark(checkpoint: Path, picture: Path | None, as_json: bool, **chosen: Any) -> None:
+    """Measure a CHECKPOINT in every format on every device of this machine.
+
+    Beside them stand torch and torch.compile on the same weights, and --peer models. Every
+    candidate runs in a process of its own, one image at a time; likeness is to torch in float32,
+    on procedural images.
+    """
+    from procmem_export import benchmark_report
+    from procmem_export.benchmark import benchmark as run
+
+    if picture is not None and picture.suffix != ".png":
+        raise InputError(f"--plot is {picture}, wanted a name that ends in .png")
+    with progress_bar("measuring") as progress:
+        rows = run(checkpoint, progress=progress, **chosen)
+    if picture is not None:
+        benchmark_report.plot(rows, picture, title=f"{checkpoint.stem} on this machine")
+    report = benchmark_report.as_json(rows) if as_json else benchmark_report.as_markdown(rows)
+    click.echo(report, nl=False)
+
+
 def _batch(text: str | None) -> Any:
     if text is None or text == "any":
         return text

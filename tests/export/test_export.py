@@ -39,7 +39,6 @@ from procmem_pretrain import checkpoint
 from procmem_pretrain.config import TrainConfig
 from procmem_pretrain.vit import Perception, make_vit
 
-
 # A gate on few images: seconds instead of a minute.
 QUICK = ("--probes", "4", "--programs", "2")
 
@@ -333,7 +332,7 @@ def test_the_checkpoints_own_manifest_is_never_replaced(tmp_path: Path) -> None:
     checkpoint_file = write_checkpoint(tmp_path, seed=4)
     before = {path: path.read_bytes() for path in tmp_path.iterdir()}
     for force in (False, True):
-        with pytest.raises(ExportError, match="is the manifest of vit-tiny-4.safetensors"):
+        with pytest.raises(ExportError, match=r"is the manifest of vit-tiny-4\.safetensors"):
             export(checkpoint_file, checkpoint_file.with_suffix(".onnx"), force=force)
     assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
 

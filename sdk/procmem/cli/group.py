@@ -32,6 +32,8 @@ _EXTRA_MODULES = frozenset(
         "tyro",
         "onnx",
         "onnxscript",
+        "onnxslim",
+        "matplotlib",
         "onnxruntime",
         "cv2",
         "skimage",
