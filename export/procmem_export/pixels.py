@@ -2,7 +2,8 @@
 
 A graph that takes pixels runs the same in any language, without this package. `onnx_format.py`
 puts it in front of a model. It is `preprocess.center_view` to the letter of its arithmetic but for
-one thing: the axes always go x first, which can move a value by one of 255 steps.
+one thing: the axes always go x first, which can move a value by a rounding (one of 255 steps, two
+in images of a few pixels).
 """
 
 from __future__ import annotations

@@ -181,7 +181,10 @@ def _build(path: Path, state: dict[str, Tensor], architecture: str | None) -> tu
             name, pretrained=False, num_classes=0, dynamic_img_size=True, **options
         )
     except Exception as error:  # whatever an architecture's own constructor raises
-        raise CheckpointError(f"timm cannot build {name} for {path}: {error}") from error
+        raise CheckpointError(
+            f"timm cannot build {name} for {path} ({error}); name a plain ViT with a class token, "
+            "such as vit_small_patch16_224"
+        ) from error
     if not isinstance(vit, VisionTransformer):
         raise CheckpointError(
             f"{name} is a {type(vit).__name__}, wanted a plain ViT: one of timm's "
