@@ -202,7 +202,7 @@ def test_an_architecture_of_another_size_must_be_named(tmp_path: Path) -> None:
         load_source(path)
     with pytest.raises(InputError, match="wanted a name that timm"):
         load_source(path, architecture="vit_tinny")
-    with pytest.raises(CheckpointError, match="cannot build resnet18 .* name a plain ViT"):
+    with pytest.raises(CheckpointError, match=r"cannot build resnet18 .* name a plain ViT"):
         load_source(path, architecture="resnet18")
 
 
