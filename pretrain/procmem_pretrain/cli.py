@@ -9,7 +9,10 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import secrets
+import sys
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -295,7 +298,51 @@ def inspect(checkpoint: Path, as_json: bool) -> None:
     click.echo(f"  seed {origin.root_seed}, programs {origin.program_set_sha256[:16]}...")
 
 
+@main.command("verify-programs")
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("--sample", default=8, show_default=True, help="Programs that are drawn twice.")
+@click.option("--seed", type=int, help="Of the sample.  [default: a random one]")
+def verify_programs(file: Path, sample: int, seed: int | None) -> None:
+    """Grows the programs of a FILE's manifest again, and draws some with two renderers.
+
+    FILE is a checkpoint or a model. Writes one JSON document; the part of `procmem verify --model`
+    that needs this package. The exit code is 1 if something is not what the manifest says.
+    """
+    from procmem.manifest import read_manifest
+    from procmem_pretrain import provenance
+
+    seed = secrets.randbits(32) if seed is None else seed
+    manifest = read_manifest(file)
+    with _progress_lines("growing programs") as progress:
+        steps, redrawn = provenance.verify_programs(
+            manifest, sample=sample, seed=seed, progress=progress
+        )
+    document = {
+        "seed": seed,
+        "steps": [dataclasses.asdict(step) for step in steps],
+        "sample": [dataclasses.asdict(program) for program in redrawn],
+    }
+    click.echo(json.dumps(document))
+    if any(step.outcome == "failed" for step in steps):
+        raise SystemExit(1)
+
+
 main.add_command(evaluate)
+
+
+@contextmanager
+def _progress_lines(label: str) -> Iterator[Callable[[int, int | None], None]]:
+    """A bar on a terminal; else lines of "done/total" on stderr, which another program can read."""
+    if sys.stderr.isatty():
+        with progress_bar(label) as progress:
+            yield progress
+        return
+
+    def show(done: int, total: int | None) -> None:
+        if total is not None and (done == total or done % max(1, total // 100) == 0):
+            click.echo(f"{done}/{total}", err=True)
+
+    yield show
 
 
 def _stream_config(

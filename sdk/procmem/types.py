@@ -7,13 +7,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 if TYPE_CHECKING:
     from procmem.receipt import Receipt
+
+Outcome: TypeAlias = Literal["checked", "failed", "not checked"]
+"""Of a step of a provenance report: it holds, it does not, or nobody looked."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -236,3 +239,50 @@ class VerifyReport:
     problems: tuple[str, ...]
     items: int
     masks: int
+
+
+@dataclass(frozen=True, slots=True)
+class ProvenanceStep:
+    """One thing that a model's origin rests on, and whether it holds.
+
+    Attributes:
+        name: short, e.g. "weights"; an earlier file of the chain is named by its role and the
+            first eight digits of its hash.
+        outcome: see `Outcome`.
+        detail: what was compared with what, or why not and what would make it possible; one line.
+    """
+
+    name: str
+    outcome: Outcome
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class ProvenanceReport:
+    """What is known of a model's origin.
+
+    Attributes:
+        model: the model's name, or its file's where the manifest cannot be read.
+        file: path of the model file.
+        steps: from the file back to the seed.
+        seed: of the random sample of programs; the same seed draws the same sample again.
+    """
+
+    model: str
+    file: str
+    steps: tuple[ProvenanceStep, ...]
+    seed: int
+
+    @property
+    def ok(self) -> bool:
+        """True if no step failed."""
+        return not self.count("failed")
+
+    @property
+    def complete(self) -> bool:
+        """True if every step was checked, and holds."""
+        return self.count("checked") == len(self.steps)
+
+    def count(self, outcome: Outcome) -> int:
+        """How many steps have this outcome."""
+        return sum(step.outcome == outcome for step in self.steps)

@@ -10,7 +10,9 @@ file, never runs anything.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from procmem.errors import ModelIntegrityError
 
@@ -32,6 +34,28 @@ _NESTED = {
 _EXTERNAL_DATA, _DATA_LOCATION = 13, 14  # fields of a tensor whose values live in another file
 _DOMAIN = {"node": 7, "opset": 1}  # fields with the name of an operator domain
 _OPERATOR = 4  # field of a node with the name of its operator
+
+
+class Field(NamedTuple):
+    """One field of a message.
+
+    Attributes:
+        message: what it is a field of, a key of the table above.
+        first: byte at which that message starts: the same for all fields of one.
+        number: which field, as onnx.proto numbers it.
+        wire_type: 0 for a number, 1 and 5 for eight and four bytes, 2 for any number of bytes.
+        value: of a number; 0 for others.
+        start: its first byte, behind the number and the length of the field.
+        end: the byte after its last.
+    """
+
+    message: str
+    first: int
+    number: int
+    wire_type: int
+    value: int
+    start: int
+    end: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,34 +122,52 @@ def read_contents(data: bytes) -> Contents:
     external = functions = False
     domains: set[str] = set()
     operators: set[str] = set()
-    pending = [("model", 0, len(data))]
-    while pending:
-        message, at, end = pending.pop()
-        functions |= message == "function"
-        while at < end:
-            key, at = _varint(data, at)
-            field, wire_type = key >> 3, key & 7
-            if wire_type == 0:
-                value, at = _varint(data, at)
-                external |= message == "tensor" and field == _DATA_LOCATION and value != 0
-                continue
-            size, at = _varint(data, at) if wire_type == 2 else ({1: 8, 5: 4}[wire_type], at)
-            if at + size > end:
-                raise IndexError(at)
-            external |= message == "tensor" and field == _EXTERNAL_DATA
-            if wire_type == 2:
-                nested = _NESTED[message].get(field)
-                if nested is not None:
-                    pending.append((nested, at, at + size))
-                elif field == _DOMAIN.get(message):
-                    domains.add(data[at : at + size].decode(errors="replace"))
-                elif message == "node" and field == _OPERATOR:
-                    operators.add(data[at : at + size].decode(errors="replace"))
-            at += size
+    for field in walk(data):
+        message, number = field.message, field.number
+        functions |= _NESTED[message].get(number) == "function" and field.wire_type == 2
+        if field.wire_type == 0:
+            external |= message == "tensor" and number == _DATA_LOCATION and field.value != 0
+            continue
+        external |= message == "tensor" and number == _EXTERNAL_DATA
+        if field.wire_type == 2 and number == _DOMAIN.get(message):
+            domains.add(data[field.start : field.end].decode(errors="replace"))
+        elif field.wire_type == 2 and message == "node" and number == _OPERATOR:
+            operators.add(data[field.start : field.end].decode(errors="replace"))
     return Contents(external, functions, frozenset(domains), frozenset(operators))
 
 
-def _varint(data: bytes, at: int) -> tuple[int, int]:
+def walk(data: bytes) -> Iterator[Field]:
+    """Gives every field of a model and of all messages in it that can hold tensors or operators.
+
+    The fields of one message come one after another; those of a message inside it come later.
+
+    Raises:
+        IndexError, KeyError: the encoding is damaged there; what came before was sound.
+    """
+    pending = [("model", 0, len(data))]
+    while pending:
+        message, at, end = pending.pop()
+        first = at
+        while at < end:
+            key, at = varint(data, at)
+            number, wire_type = key >> 3, key & 7
+            if wire_type == 0:
+                value, after = varint(data, at)
+                yield Field(message, first, number, wire_type, value, at, after)
+                at = after
+                continue
+            size, at = varint(data, at) if wire_type == 2 else ({1: 8, 5: 4}[wire_type], at)
+            if at + size > end:
+                raise IndexError(at)
+            nested = _NESTED[message].get(number) if wire_type == 2 else None
+            if nested is not None:
+                pending.append((nested, at, at + size))
+            yield Field(message, first, number, wire_type, 0, at, at + size)
+            at += size
+
+
+def varint(data: bytes, at: int) -> tuple[int, int]:
+    """The number that starts at a byte, and the byte after it; IndexError where it has no end."""
     value = shift = 0
     while True:
         byte = data[at]

@@ -61,7 +61,11 @@ def global_options(function: Command) -> Command:
 
 
 def shared_options(
-    *, vault: bool = True, model: bool = True, default_vault: str | None = DEFAULT_VAULT
+    *,
+    vault: bool = True,
+    model: bool = True,
+    default_vault: str | None = DEFAULT_VAULT,
+    model_option: Command | None = None,
 ) -> Callable[[Command], Command]:
     """Adds the shared options to a command, which gets them as its first argument, `Settings`.
 
@@ -69,6 +73,7 @@ def shared_options(
         vault: False for a command that opens no memory.
         model: False for a command that opens no model.
         default_vault: what the help says and an absent option means; None for no vault.
+        model_option: in place of the usual one, of the same name.
     """
 
     def decorate(function: Command) -> Command:
@@ -92,12 +97,19 @@ def shared_options(
         )(command)
         if model:
             with_options = _device_option()(with_options)
-            with_options = _model_option()(_image_size_option()(with_options))
+            with_options = (model_option or _model_option())(_image_size_option()(with_options))
         if vault:
             with_options = _vault_option(default_vault)(_vault_key_option()(with_options))
         return with_options
 
     return decorate
+
+
+def is_given(name: str, *, before: bool = True) -> bool:
+    """Whether a person wrote a shared option after the command or, if `before`, in front of it."""
+    context = click.get_current_context()
+    written = context.get_parameter_source(name) is ParameterSource.COMMANDLINE
+    return written or (before and context.find_root().params.get(name) is not None)
 
 
 def open_memory(settings: Settings, *, read_only: bool) -> VisualMemory:

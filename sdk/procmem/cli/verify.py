@@ -1,17 +1,44 @@
-"""`procmem verify`: whether a memory's files are sound, or a receipt is true."""
+"""`procmem verify`: whether a memory is sound, a receipt true, a model's origin as it says."""
 
 from __future__ import annotations
 
+import dataclasses
+import shutil
+import textwrap
 from datetime import datetime, timezone
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from procmem.cli.options import Settings, open_memory, shared_options, write_json
+from procmem.cli.group import progress_bar
+from procmem.cli.options import (
+    DEFAULT_VAULT,
+    Settings,
+    is_given,
+    open_memory,
+    shared_options,
+    write_json,
+)
 from procmem.cli.text import count
+from procmem.embedder import DEFAULT_MODEL
+
+if TYPE_CHECKING:
+    from procmem.types import ProvenanceReport
+
+_WIDTH = 100  # of a report on a wide terminal
+
+_model_option = click.option(
+    "--model",
+    metavar="[NAME|FILE]",
+    is_flag=False,
+    flag_value=DEFAULT_MODEL,
+    help="Check where this model comes from instead; needs no memory. With --vault, and in front "
+    f"of the command, the memory's model as everywhere.  [default: {DEFAULT_MODEL}]",
+)
 
 
-@click.command(short_help="Check a memory's files, or a receipt.")
+@click.command(short_help="Check a memory's files, a receipt, or a model's origin.")
 @click.option(
     "--receipt",
     type=click.Path(path_type=Path, dir_okay=False),
@@ -23,18 +50,57 @@ from procmem.cli.text import count
     metavar="HEX",
     help="For --receipt: the public key that must have signed it, as `procmem stats` shows it.",
 )
-@shared_options()
-def verify(settings: Settings, receipt: Path | None, key: str | None) -> None:
+@click.option(
+    "--sample",
+    type=click.IntRange(min=0),
+    metavar="N",
+    help="For --model: programs that are drawn again, by two renderers.  [default: 8]",
+)
+@click.option(
+    "--seed",
+    type=click.IntRange(min=0, max=2**63 - 1),
+    metavar="S",
+    help="For --model: of that sample; the report shows it.  [default: a random one]",
+)
+@click.option(
+    "--folder",
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    metavar="FOLDER",
+    help="For --model: another folder with files that the model was made of.",
+)
+@shared_options(model_option=_model_option)
+def verify(
+    settings: Settings,
+    receipt: Path | None,
+    key: str | None,
+    sample: int | None,
+    seed: int | None,
+    folder: Path | None,
+) -> None:
     """Check every record of the memory. The exit code is 1 if anything is wrong.
 
     With --receipt, check that a deletion's receipt is whole and proves what it says: which ids
     were in the memory before, and that they are not in it after.
+
+    With --model, follow a model back to the seed of the programs that trained it: hashes, weights,
+    the programs grown again, a random sample of them drawn again. What could not be checked is
+    listed with the reason; the exit code is 1 only if something does not hold.
     """
+    of_model = is_given("model", before=False) and not is_given("vault")
+    if receipt is not None and is_given("model", before=False):
+        raise click.UsageError("--receipt and --model are two checks; give one of them.")
+    if not of_model and (sample is not None or seed is not None or folder is not None):
+        raise click.UsageError(
+            "--sample, --seed and --folder belong to --model NAME, without --vault."
+        )
     if receipt is not None:
         _verify_receipt(settings, receipt, key)
         return
     if key is not None:
         raise click.UsageError("--key belongs to --receipt.")
+    if of_model:
+        _verify_model(settings, 8 if sample is None else sample, seed, folder)
+        return
     with open_memory(settings, read_only=True) as memory:
         report = memory.verify()
         path = memory.path
@@ -98,3 +164,67 @@ def _verify_receipt(settings: Settings, file: Path, key: str | None) -> None:
             click.echo("compare that key with one you know, or give it with --key")
     if problems:
         raise SystemExit(1)
+
+
+def _verify_model(settings: Settings, sample: int, seed: int | None, folder: Path | None) -> None:
+    from procmem.provenance import LIMITS, check_model
+
+    if Path(DEFAULT_VAULT).is_dir():
+        click.echo(
+            f"checking the model, not the memory here; for that, add --vault {DEFAULT_VAULT}",
+            err=True,
+        )
+    with progress_bar("growing programs") as progress:
+        report = check_model(
+            settings.model or DEFAULT_MODEL,
+            folder=folder,
+            sample=sample,
+            seed=seed,
+            progress=progress,
+        )
+    if settings.as_json:
+        write_json(
+            {
+                "model": report.model,
+                "file": report.file,
+                "ok": report.ok,
+                "complete": report.complete,
+                "steps": [dataclasses.asdict(step) for step in report.steps],
+                "seed": report.seed,
+                "limits": LIMITS,
+            }
+        )
+    else:
+        click.echo(_describe(report))
+        click.echo(textwrap.fill(LIMITS, _columns()))
+    if not report.ok:
+        raise SystemExit(1)
+
+
+def _describe(report: ProvenanceReport) -> str:
+    """A line for each step, broken under its own beginning, and one that counts them."""
+    names = max(len(step.name) for step in report.steps)
+    outcomes = len("not checked")
+    indent = " " * (names + outcomes + 4)
+    lines = [f"{report.model}: {report.file}"]
+    for step in report.steps:
+        head = f"{step.name:{names}}  {step.outcome:{outcomes}}  "
+        lines.append(
+            textwrap.fill(
+                step.detail,
+                max(_columns(), len(indent) + 40),
+                initial_indent=head,
+                subsequent_indent=indent,
+                break_long_words=False,
+                break_on_hyphens=False,
+            )
+        )
+    lines.append(
+        f"{report.count('checked')} checked, {report.count('failed')} failed, "
+        f"{report.count('not checked')} not checked"
+    )
+    return "\n".join(lines)
+
+
+def _columns() -> int:
+    return min(_WIDTH, shutil.get_terminal_size((_WIDTH, 24)).columns)
