@@ -3,9 +3,13 @@
 Called by `opening.py`. Walks the protobuf encoding itself, in one pass and without a schema: an
 engine that is asked "is this file harmless?" has by then parsed it. A file must be self-contained
 (a tensor kept elsewhere names a path, or in some engines a memory address, that is read while the
-model loads and that no hash covers: CVE-2022-25882, CVE-2024-27318), and may use the operators of
-ONNX itself only (an operator of another domain is code of whoever registered it). Never opens a
-file, never runs anything.
+model loads and that no hash covers: CVE-2022-25882, CVE-2024-27318), may use the operators of
+`operators.py` only (one of another domain is code of whoever registered it), may hold no graph
+inside a graph, and must hold every number that its tensors claim to have. Never opens a file, never
+runs anything.
+
+A graph of allowed operators may still ask for more memory or time than there is, as every graph
+may; an engine then fails, and says so.
 """
 
 from __future__ import annotations
@@ -14,6 +18,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from procmem.backends.operators import ALLOWED_OPERATORS
 from procmem.errors import ModelIntegrityError
 
 ALLOWED_DOMAINS = frozenset(("", "ai.onnx"))
@@ -31,9 +36,30 @@ _NESTED = {
     "function": {},
     "tensor": {},
 }
+# Messages that may stand once only where they stand. Protobuf merges those that are repeated, which
+# would make one tensor of two, and of two graphs one that neither is.
+_SINGLE = {("model", 7), ("attribute", 5), ("attribute", 6)}
+
 _EXTERNAL_DATA, _DATA_LOCATION = 13, 14  # fields of a tensor whose values live in another file
 _DOMAIN = {"node": 7, "opset": 1}  # fields with the name of an operator domain
 _OPERATOR = 4  # field of a node with the name of its operator
+_DIMENSIONS, _TYPE, _RAW = 1, 2, 9  # fields of a tensor
+_TYPED_VALUES = (4, 5, 7, 10, 11)  # fields of a tensor whose numbers are not raw bytes
+_STRINGS = 6  # field of a tensor of texts
+
+# Bits of one element by the tensor's type, as onnx.proto numbers them. Texts are not among them.
+_BITS = {
+    **dict.fromkeys((2, 3, 9, 17, 18, 19, 20, 24), 8),  # int8, bool, float8
+    **dict.fromkeys((4, 5, 10, 16), 16),  # int16, float16, bfloat16
+    **dict.fromkeys((1, 6, 12), 32),  # float, int32
+    **dict.fromkeys((7, 11, 13, 14), 64),  # int64, double, complex64
+    15: 128,  # complex128
+    **dict.fromkeys((21, 22, 23), 4),  # int4, float4
+    **dict.fromkeys((25, 26), 2),  # int2
+}
+
+MAX_NODES = 20_000
+"""Most operators in a file; a ViT-L in 8 bits has some 5,000."""
 
 
 class Field(NamedTuple):
@@ -67,12 +93,16 @@ class Contents:
         functions: whether it defines operators of its own.
         domains: of all operators and of all imported operator sets.
         operators: names of all operators.
+        nodes: how many operators there are.
+        beyond: what else no model may hold, in words for people; empty if nothing.
     """
 
     external: bool
     functions: bool
     domains: frozenset[str]
     operators: frozenset[str]
+    nodes: int
+    beyond: tuple[str, ...]
 
     @property
     def finds_ranges_while_running(self) -> bool:
@@ -89,7 +119,8 @@ def check_file(data: bytes, file: str) -> Contents:
 
     Raises:
         ModelIntegrityError: the bytes are no ONNX model, keep tensors in other files, define
-            operators, or use operators of another domain than ONNX's.
+            operators, use operators of another domain than ONNX's or such as no model needs, or
+            hold something else than one graph and its tensors.
     """
     try:
         contents = read_contents(data)
@@ -114,6 +145,22 @@ def check_file(data: bytes, file: str) -> Contents:
             f"{file} defines operators of its own (functions), wanted those of ONNX itself only; "
             "export the checkpoint with procmem-export"
         )
+    if contents.beyond:
+        raise ModelIntegrityError(
+            f"{file} holds {', '.join(contents.beyond[:3])}, wanted one graph of plain tensors; "
+            "export the checkpoint with procmem-export"
+        )
+    unknown = sorted(contents.operators - ALLOWED_OPERATORS)
+    if unknown:
+        raise ModelIntegrityError(
+            f"{file} uses the operators {', '.join(map(repr, unknown[:5]))}, which no perception "
+            "needs; export the checkpoint with procmem-export"
+        )
+    if contents.nodes > MAX_NODES:
+        raise ModelIntegrityError(
+            f"{file} has {contents.nodes:,} operators, wanted {MAX_NODES:,} at most; export the "
+            "checkpoint with procmem-export"
+        )
     return contents
 
 
@@ -122,18 +169,91 @@ def read_contents(data: bytes) -> Contents:
     external = functions = False
     domains: set[str] = set()
     operators: set[str] = set()
+    beyond: list[str] = []
+    seen: set[tuple[str, int, int]] = set()
+    tensor = _Tensor(-1)
+    nodes = 0
     for field in walk(data):
         message, number = field.message, field.number
-        functions |= _NESTED[message].get(number) == "function" and field.wire_type == 2
-        if field.wire_type == 0:
-            external |= message == "tensor" and number == _DATA_LOCATION and field.value != 0
-            continue
-        external |= message == "tensor" and number == _EXTERNAL_DATA
-        if field.wire_type == 2 and number == _DOMAIN.get(message):
+        inner = _NESTED[message].get(number)
+        if inner is not None and field.wire_type == 2:
+            functions |= inner == "function"
+            nodes += inner == "node"
+            place = (message, field.first, number)
+            if (message, number) in _SINGLE and place in seen:
+                beyond.append(f"two {inner}s where one belongs")
+            seen.add(place)
+            if inner in ("training", "sparse"):
+                beyond.append({"training": "a training graph", "sparse": "sparse tensors"}[inner])
+            if inner == "graph" and message == "attribute":
+                beyond.append("a graph inside an operator (control flow)")
+        elif message == "tensor":
+            if field.first != tensor.first:
+                beyond += tensor.problems()
+                tensor = _Tensor(field.first)
+            tensor.add(field, data)
+            external |= number == _EXTERNAL_DATA or (number == _DATA_LOCATION and field.value != 0)
+        elif field.wire_type == 2 and number == _DOMAIN.get(message):
             domains.add(data[field.start : field.end].decode(errors="replace"))
         elif field.wire_type == 2 and message == "node" and number == _OPERATOR:
             operators.add(data[field.start : field.end].decode(errors="replace"))
-    return Contents(external, functions, frozenset(domains), frozenset(operators))
+    beyond += tensor.problems()
+    if ("model", 0, 7) not in seen:
+        beyond.append("no graph")
+    return Contents(
+        external,
+        functions,
+        frozenset(domains),
+        frozenset(operators),
+        nodes,
+        tuple(dict.fromkeys(beyond)),
+    )
+
+
+class _Tensor:
+    """One tensor while its fields are read: what it claims to hold and what it holds."""
+
+    def __init__(self, first: int) -> None:
+        self.first = first
+        self._elements = 1
+        self._type = 0
+        self._raw: int | None = None
+        self._typed = 0
+        self._problems: list[str] = []
+
+    def add(self, field: Field, data: bytes) -> None:
+        length = field.end - field.start
+        if field.number == _DIMENSIONS:
+            at = field.start
+            while at < field.end:  # one number, or several packed
+                dimension, at = varint(data, at)
+                if dimension >= 1 << 63:
+                    self._problems.append("a tensor with a negative dimension")
+                self._elements *= dimension
+        elif field.number == _TYPE:
+            self._type = field.value
+        elif field.number == _RAW:
+            self._raw = length
+        elif field.number in _TYPED_VALUES:
+            self._typed += length
+        elif field.number == _STRINGS:
+            self._problems.append("a tensor of texts")
+
+    def problems(self) -> list[str]:
+        """What is wrong with it, once all its fields are read."""
+        if self.first < 0:
+            return []
+        bits = _BITS.get(self._type)
+        if bits is None:
+            return [*self._problems, f"a tensor of the type {self._type}, which is no number's"]
+        wanted = (self._elements * bits + 7) // 8
+        # Without raw bytes each number takes one or more, or half of one where two are packed.
+        least = self._elements // 2 if bits < 8 else self._elements
+        if self._raw is None and self._typed < least:
+            self._problems.append("a tensor that claims more numbers than it holds")
+        elif self._raw is not None and (self._raw != wanted or self._typed):
+            self._problems.append("a tensor whose size is not that of its numbers")
+        return self._problems
 
 
 def walk(data: bytes) -> Iterator[Field]:
