@@ -47,6 +47,9 @@ from procmem.receipt import check_receipt as check_receipt
 from procmem.receipt import read_receipt as read_receipt
 from procmem.receipt import write_receipt as write_receipt
 from procmem.record import Item as Item
+from procmem.stream import FrameStream as FrameStream
+from procmem.stream import StreamResult as StreamResult
+from procmem.stream import StreamStatistics as StreamStatistics
 from procmem.teaching import Taught as Taught
 from procmem.teaching import teach as teach
 from procmem.types import Answer as Answer
@@ -77,6 +80,7 @@ __all__ = [
     "ErasureReport",
     "ExchangeFormatError",
     "ExportError",
+    "FrameStream",
     "ImageDecodeError",
     "ImageError",
     "ImageLike",
@@ -98,6 +102,8 @@ __all__ = [
     "ReceiptError",
     "Regions",
     "RenderError",
+    "StreamResult",
+    "StreamStatistics",
     "Taught",
     "TrainingError",
     "VaultClosedError",

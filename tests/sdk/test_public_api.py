@@ -45,5 +45,15 @@ def test_import_loads_nothing_heavy():
     output = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment
     ).stdout
-    heavy = {"torch", "cv2", "moderngl", "onnxruntime", "click", "timm", "scipy", "skimage"}
+    heavy = {
+        "torch",
+        "asyncio",
+        "cv2",
+        "moderngl",
+        "onnxruntime",
+        "click",
+        "timm",
+        "scipy",
+        "skimage",
+    }
     assert not heavy & set(json.loads(output))
