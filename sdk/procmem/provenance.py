@@ -271,8 +271,9 @@ def _link_step(
         )
     own = link.manifest
     problems = []
-    if own.kind != _KINDS.get(link.role, "checkpoint"):
-        problems.append(f"is a {own.kind}")
+    kind = _KINDS.get(link.role, "checkpoint")
+    if own.kind != kind:
+        problems.append(f"is of the kind {own.kind}, not {kind}")
     if own.origin.chain != before:
         problems.append("names other ancestors than the model's manifest does")
     if own.origin.trained_on_real_data and not manifest.origin.trained_on_real_data:
