@@ -498,7 +498,7 @@ def test_the_command_prints_every_step_and_counts_them(family: Family) -> None:
     lines = result.stdout.splitlines()
     assert lines[0] == f"tiny: {family.model}"
     assert "9 checked, 0 failed, 1 not checked" in lines
-    assert " ".join(lines[-2:]) == LIMITS
+    assert " ".join(lines).endswith(LIMITS)
     assert max(map(len, lines[-4:])) <= 100
     result = CliRunner().invoke(main, [*arguments, "--json", "--seed", "4"])
     document = json.loads(result.stdout)
