@@ -365,7 +365,9 @@ def _compared(name: str, data: bytes, checkpoint: Path) -> ProvenanceStep:
 def _images_step(file: Path, manifest: Manifest) -> ProvenanceStep:
     """What the manifest states of real images; a statement, which the other steps support."""
     if not manifest.origin.trained_on_real_data:
-        return _checked("real images", "the manifest states that none trained this model; no file can prove it")
+        return _checked(
+            "real images", "the manifest states that none trained this model; no file can prove it"
+        )
     bundled = file.parent.resolve() == embedder._bundled_folder().resolve()
     if bundled:
         return _failed(
