@@ -309,10 +309,11 @@ def verify_programs(file: Path, sample: int, seed: int | None) -> None:
     that needs this package. The exit code is 1 if something is not what the manifest says.
     """
     from procmem.manifest import read_manifest
-    from procmem_pretrain import provenance
+
+    manifest = read_manifest(file)
+    from procmem_pretrain import provenance  # takes seconds, which a wrong name need not cost
 
     seed = secrets.randbits(32) if seed is None else seed
-    manifest = read_manifest(file)
     with _progress_lines("growing programs") as progress:
         steps, redrawn = provenance.verify_programs(
             manifest, sample=sample, seed=seed, progress=progress

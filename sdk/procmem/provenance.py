@@ -26,8 +26,9 @@ from procmem.weights import compare_weights
 Progress = Callable[[int, "int | None"], None]
 
 LIMITS = (
-    "No check of files can show that training read nothing but these programs; only training "
-    "again from the seed does (procmem-pretrain train, with the manifest's configuration)."
+    "No check of files shows that training read nothing but these programs: only training again "
+    "does (procmem-pretrain train, with the manifest's configuration). Nor is the model run: that "
+    "it answers as its checkpoint does is what procmem-export measured (`parity` in the manifest)."
 )
 """What stays open even where every step is checked."""
 
@@ -123,6 +124,12 @@ class _Link:
         return f"{self.role} {self.sha256[:8]}"
 
 
+def short_path(path: Path) -> str:
+    """A path as people read it: from the folder where they stand, if it is in there."""
+    here = Path.cwd()
+    return str(path.relative_to(here) if path.is_relative_to(here) else path)
+
+
 def _folders(file: Path, folder: Path | None) -> tuple[Path, ...]:
     """Where ancestors may be, each once."""
     source_tree = Path(__file__).parents[2]
@@ -158,7 +165,10 @@ class _Search:
             if manifest is not None and manifest.sha256 == sha256:
                 if self._hash(path) == sha256:
                     return _Link(role, sha256, path, manifest)
-                problem = f"{path} is damaged: its manifest says this hash, its bytes have another"
+                problem = (
+                    f"{short_path(path)} is damaged: its manifest says this hash, its bytes have "
+                    "another"
+                )
         for path, manifest in self._files:
             if manifest is None and self._hash(path) == sha256:
                 return _Link(role, sha256, path)
@@ -241,7 +251,7 @@ def _chain_steps(file: Path, manifest: Manifest, links: list[_Link]) -> Iterator
         before = chain[: len(chain) - 1 - at]
         yield _link_step(file, manifest, link, before, parent=at == 0)
         if link.role == "start":
-            place = link.file or "that file"
+            place = "that file" if link.file is None else short_path(link.file)
             yield _not_checked(
                 "earlier programs",
                 f"{link.name} is of a run of its own: procmem verify --model {place}",
@@ -262,17 +272,19 @@ def _link_step(
     if link.file is None:
         return _not_checked(
             link.name,
-            f"not here: put the file of this hash and its manifest into {file.parent}, or name "
-            "its folder with --folder",
+            f"not here: put the file of this hash and its manifest into {short_path(file.parent)}, "
+            "or name its folder with --folder",
         )
     if link.manifest is None:
         return _not_checked(
-            link.name, f"{link.file} is here, but no sound manifest beside it; restore that"
+            link.name,
+            f"{short_path(link.file)} is here, but no sound manifest beside it; restore that",
         )
     own = link.manifest
     problems = []
-    if own.kind != _KINDS.get(link.role, "checkpoint"):
-        problems.append(f"is a {own.kind}")
+    kind = _KINDS.get(link.role, "checkpoint")
+    if own.kind != kind:
+        problems.append(f"is of the kind {own.kind}, not {kind}")
     if own.origin.chain != before:
         problems.append("names other ancestors than the model's manifest does")
     if own.origin.trained_on_real_data and not manifest.origin.trained_on_real_data:
@@ -280,9 +292,11 @@ def _link_step(
     if parent:
         problems += _contradictions(manifest, own)
     if problems:
-        return _failed(link.name, f"{link.file} {'; '.join(problems)}")
+        return _failed(link.name, f"{short_path(link.file)} {'; '.join(problems)}")
     what = "seed, programs, steps and configuration" if parent else "ancestors"
-    return _checked(link.name, f"{link.file} has this hash, and its manifest the same {what}")
+    return _checked(
+        link.name, f"{short_path(link.file)} has this hash, and its manifest the same {what}"
+    )
 
 
 def _contradictions(manifest: Manifest, parent: Manifest) -> list[str]:
@@ -351,7 +365,9 @@ def _compared(name: str, data: bytes, checkpoint: Path) -> ProvenanceStep:
 def _images_step(file: Path, manifest: Manifest) -> ProvenanceStep:
     """What the manifest states of real images; a statement, which the other steps support."""
     if not manifest.origin.trained_on_real_data:
-        return _checked("real images", "the manifest states that none trained this model")
+        return _checked(
+            "real images", "the manifest states that none trained this model; no file can prove it"
+        )
     bundled = file.parent.resolve() == embedder._bundled_folder().resolve()
     if bundled:
         return _failed(

@@ -37,7 +37,7 @@ _SECONDS_PER_PROGRAM = 10.0
 # Not `-m`: that would look for the package in the folder where a person happens to stand first.
 _START = """
 import sys
-sys.path[:] = sys.path[1:]
+sys.path[:] = [place for place in sys.path if place]
 from procmem_pretrain.cli import main
 main(prog_name="procmem-pretrain")
 """

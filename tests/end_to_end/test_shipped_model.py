@@ -1,12 +1,15 @@
 """The model in the wheel and the checkpoint it was made of."""
 
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from click.testing import CliRunner
 
 import procmem
+from procmem.cli import main
 from procmem.preprocess import center_view
 from procmem_pretrain.checkpoint import load_perception
 from procmem_pretrain.probes import probe_images
@@ -28,6 +31,16 @@ def test_the_shipped_model_descends_from_the_kept_checkpoint(embedder):
 def test_the_shipped_model_was_trained_on_procedural_images_only(embedder):
     assert not embedder.manifest.origin.trained_on_real_data
     assert embedder.manifest.origin.process.startswith("shaders")
+
+
+def test_the_shipped_model_is_followed_back_to_its_programs():
+    """The command itself, in the source tree: only files that are not kept stay unchecked."""
+    result = CliRunner().invoke(main, ["verify", "--model", "--sample", "2", "--json"])
+    assert result.exit_code == 0, result.output
+    steps = json.loads(result.stdout)["steps"]
+    checked = {step["name"].split()[0] for step in steps if step["outcome"] == "checked"}
+    wanted = {"manifest", "file", "contents", "checkpoint", "weights", "real", "programs", "sample"}
+    assert checked == wanted, steps
 
 
 @pytest.mark.parametrize("side", [128, 160, 224, 448])

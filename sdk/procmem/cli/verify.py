@@ -167,7 +167,7 @@ def _verify_receipt(settings: Settings, file: Path, key: str | None) -> None:
 
 
 def _verify_model(settings: Settings, sample: int, seed: int | None, folder: Path | None) -> None:
-    from procmem.provenance import LIMITS, check_model
+    from procmem.provenance import LIMITS, check_model, short_path
 
     if Path(DEFAULT_VAULT).is_dir():
         click.echo(
@@ -195,6 +195,7 @@ def _verify_model(settings: Settings, sample: int, seed: int | None, folder: Pat
             }
         )
     else:
+        click.echo(f"{report.model}: {short_path(Path(report.file))}")
         click.echo(_describe(report))
         click.echo(textwrap.fill(LIMITS, _columns()))
     if not report.ok:
@@ -206,7 +207,7 @@ def _describe(report: ProvenanceReport) -> str:
     names = max(len(step.name) for step in report.steps)
     outcomes = len("not checked")
     indent = " " * (names + outcomes + 4)
-    lines = [f"{report.model}: {report.file}"]
+    lines = []
     for step in report.steps:
         head = f"{step.name:{names}}  {step.outcome:{outcomes}}  "
         lines.append(
