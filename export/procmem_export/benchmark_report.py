@@ -59,7 +59,9 @@ def plot(rows: Sequence[Row], path: Path, *, title: str) -> None:
     ran.sort(key=lambda row: row.p50_milliseconds or 0.0)
     middles = [row.p50_milliseconds or 0.0 for row in ran]
     beyond = [(row.p95_milliseconds or 0.0) - m for row, m in zip(ran, middles, strict=True)]
-    colors = ["#8a8f98" if row.name.startswith("torch") else "#2f6fb3" for row in ran]
+    # What is compared with is gray: torch, and models that answer something else.
+    gray = [row.name.startswith("torch") or row.cls_cosine_min is None for row in ran]
+    colors = ["#8a8f98" if other else "#2f6fb3" for other in gray]
     figure = Figure(figsize=(8, 1.2 + 0.42 * len(ran)), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots()

@@ -35,7 +35,9 @@ def test_the_shipped_model_was_trained_on_procedural_images_only(embedder):
 
 def test_the_shipped_model_is_followed_back_to_its_programs():
     """The command itself, in the source tree: only files that are not kept stay unchecked."""
-    result = CliRunner().invoke(main, ["verify", "--model", "--sample", "2", "--json"])
+    # Named, because an installed package does not know the source tree.
+    folder = ["--folder", str(CHECKPOINT.parent)]
+    result = CliRunner().invoke(main, ["verify", "--model", "--sample", "2", "--json", *folder])
     assert result.exit_code == 0, result.output
     steps = json.loads(result.stdout)["steps"]
     checked = {step["name"].split()[0] for step in steps if step["outcome"] == "checked"}
