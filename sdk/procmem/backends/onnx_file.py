@@ -165,7 +165,7 @@ def check_file(data: bytes, file: str) -> Contents:
 
 
 def read_contents(data: bytes) -> Contents:
-    """Walks the whole encoding once; raises IndexError or KeyError where it is damaged."""
+    """Walks the encoding once; raises IndexError or KeyError if damaged or without a graph."""
     external = functions = False
     domains: set[str] = set()
     operators: set[str] = set()
@@ -199,7 +199,7 @@ def read_contents(data: bytes) -> Contents:
             operators.add(data[field.start : field.end].decode(errors="replace"))
     beyond += tensor.problems()
     if ("model", 0, 7) not in seen:
-        beyond.append("no graph")
+        raise KeyError("graph")
     return Contents(
         external,
         functions,
