@@ -83,9 +83,7 @@ def main(seconds: float, rounds: int, items: int) -> None:
         memory.add(noise, labels=[f"label {n % 10}" for n in range(items)])
         memory.classify(shown[0])
         print(f"{platform.machine()}, Python {platform.python_version()}, {embedder.notice}")
-        print(
-            "\n| round | loop, answers/s | stream, answers/s | ratio | p50, ms | p95 | waited |"
-        )
+        print("\n| round | loop, answers/s | stream, answers/s | ratio | p50, ms | p95 | waited |")
         print("|---|---|---|---|---|---|---|")
         for number in range(rounds):
             loop = in_a_loop(memory, shown, seconds)
