@@ -59,6 +59,7 @@ from procmem.types import Counterfactual as Counterfactual
 from procmem.types import Embedding as Embedding
 from procmem.types import ErasureReport as ErasureReport
 from procmem.types import InfluenceReport as InfluenceReport
+from procmem.types import MemoryMap as MemoryMap
 from procmem.types import MemoryStats as MemoryStats
 from procmem.types import Neighbor as Neighbor
 from procmem.types import Regions as Regions
@@ -90,6 +91,7 @@ __all__ = [
     "InputError",
     "Item",
     "ItemNotFoundError",
+    "MemoryMap",
     "MemoryStats",
     "MissingExtraError",
     "ModelError",

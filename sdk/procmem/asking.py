@@ -256,6 +256,7 @@ class Asking(OpenMemory):
         *,
         prompt: Prompt | Sequence[Prompt] | None = None,
         protocol: Literal["exact", "paper"] = "exact",
+        ignore: int | None = None,
     ) -> Regions:
         """Says for every pixel which taught class it belongs to.
 
@@ -267,6 +268,8 @@ class Asking(OpenMemory):
             protocol: "exact" or the published rule "paper", with a prompt and without; see
                 `segment.py`. A vault holds patch tokens without their length, so that without a
                 prompt "paper" takes all of them as long as the image's own on the mean.
+            ignore: a value of the prompt's masks that stands for pixels nobody judged, which then
+                do not vote: a few rough strokes will do for an example. Only with a prompt.
 
         Returns:
             See `Regions`; at the image's own size. Without a prompt the cost is one pass over the
@@ -274,15 +277,18 @@ class Asking(OpenMemory):
 
         Raises:
             ImageError: an image cannot be used.
-            InputError: a mask does not fit, the protocol is unknown, or no item has a mask.
+            InputError: a mask does not fit or is ignored throughout, the protocol is unknown,
+                `ignore` is given without a prompt, or no item has a mask.
         """
         check_protocol(protocol)
+        if ignore is not None and prompt is None:
+            raise InputError("ignore is given without a prompt; remembered masks count throughout")
         self._check_open()
         height, width = load_image(image).shape[:2]
         if prompt is not None:
             pairs = [self._prompt(pair) for pair in pairs_of(prompt)]
             query = self._embed(image, view="whole").patches[0]
-            return in_context(query, pairs, size=(height, width), protocol=protocol)
+            return in_context(query, pairs, size=(height, width), protocol=protocol, ignore=ignore)
         query = self._embed(image, view="whole").patches[0]
         with self._lock:
             bank = self._recall.bank()

@@ -132,6 +132,14 @@ class Cells:
         """(N,) ascending. Do not write to it."""
         return self._ids
 
+    @property
+    def rows(self) -> Vectors:
+        """(N, D) unit vectors in the order of `ids`, gathered: a copy."""
+        rows = np.empty((len(self), self._width), dtype=np.float32)
+        for cell in self._cells.values():
+            rows[np.searchsorted(self._ids, cell.rows.ids)] = cell.rows.rows
+        return rows
+
     # ---- changes
 
     def add(self, ids: Ids, vectors: npt.NDArray[np.float16]) -> None:

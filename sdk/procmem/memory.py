@@ -34,8 +34,9 @@ from procmem.errors import ImageError, InputError
 from procmem.forgetting import Forgetting
 from procmem.image import ImageLike
 from procmem.ledger import FORMAT_VERSION
+from procmem.projection import project
 from procmem.record import Item, Record, check_label, check_source, quantize_patches
-from procmem.types import MemoryStats, VerifyReport
+from procmem.types import MemoryMap, MemoryStats, VerifyReport
 
 
 class VisualMemory(Asking, Forgetting):
@@ -203,6 +204,22 @@ class VisualMemory(Asking, Forgetting):
         """Gives all items ascending by id. Changes in between may show or not."""
         self._check_open()
         return self._vault.items()
+
+    def map(self) -> MemoryMap:
+        """Lays the items out in two dimensions, by principal components of their vectors.
+
+        Computed when called and never stored; one pass over the vectors. Its axes change with what
+        the memory holds.
+
+        Raises:
+            VaultClosedError, VaultError: the vault is closed or cannot be read.
+        """
+        self._check_open()
+        with self._lock:
+            index = self._recall.index()
+            ids, rows = index.ids, index.rows
+        points, explained = project(rows)
+        return MemoryMap(tuple(ids.tolist()), points, explained)
 
     def stats(self) -> MemoryStats:
         """Counts what there is. One pass over the vault."""

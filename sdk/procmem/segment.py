@@ -124,6 +124,7 @@ def in_context(
     size: tuple[int, int],
     protocol: Literal["exact", "paper"] = "exact",
     temperature: float = 0.1,
+    ignore: int | None = None,
 ) -> Regions:
     """Segments an image by a few examples: every patch of every example votes.
 
@@ -139,10 +140,12 @@ def in_context(
         protocol: "exact" or "paper".
         temperature: of the "exact" softmax; smaller trusts the nearest patches more. The default
             is a convention of contrastive learning, not fitted to any set.
+        ignore: a mask value that nobody judged. Patches of nothing else do not vote; in the others
+            its pixels take the patch's most frequent judged value, of equals the smaller.
 
     Returns:
-        Regions at (H, W). `labels` are the values in the prompts' masks; equal shares go to the
-        smaller value.
+        Regions at (H, W). `labels` are the other values in the prompts' masks; equal shares go to
+        the smaller value.
 
     Raises:
         InputError: no prompt, shapes that do not fit, masks with one value only, an unknown
@@ -171,6 +174,9 @@ def in_context(
         tokens.append(patches.reshape(h * w, -1))
         pixels.append(mask_patches(mask, patch))
     taught = np.concatenate(pixels)  # (N, p, p)
+    keys = np.concatenate(tokens)  # (N, P)
+    if ignore is not None:
+        keys, taught = _judged(keys, taught, ignore)
     labels = np.unique(taught)
     if len(labels) == 1:
         advice = (
@@ -182,7 +188,7 @@ def in_context(
             f"the prompt's mask has the value {labels[0]} everywhere, so that there is nothing to "
             f"tell apart; {advice}"
         )
-    keys = np.ascontiguousarray(np.concatenate(tokens))  # (N, P)
+    keys = np.ascontiguousarray(keys)
     queries = np.ascontiguousarray(query.reshape(grid[0] * grid[1], -1))  # (Q, P)
     if protocol == "exact":
         keys, queries, scale = unit_rows(keys), unit_rows(queries), 1.0 / temperature
@@ -190,6 +196,23 @@ def in_context(
         scale = 1.0 / query.shape[2]
     shares = _mixed_pixels(queries, keys, taught, labels, scale=scale)
     return regions_of(shares, grid, labels, size)
+
+
+def _judged(keys: Float32, pixels: UInt8, ignore: int) -> tuple[Float32, UInt8]:
+    """The keys (n, P) and pixels (n, p, p) of patches that hold a value other than `ignore`."""
+    if isinstance(ignore, bool) or not isinstance(ignore, int) or not 0 <= ignore <= 255:
+        raise InputError(f"ignore is {ignore!r}, wanted a mask value from 0 to 255")
+    judged = (pixels != ignore).any(axis=(1, 2))
+    if not judged.any():
+        raise InputError(
+            f"the prompt's masks are {ignore} everywhere, which is ignored; paint what to find and "
+            "what not to find"
+        )
+    keys, pixels = keys[judged], pixels[judged]
+    values = np.setdiff1d(pixels, ignore)
+    counts = np.stack([(pixels == value).sum(axis=(1, 2)) for value in values], axis=1)
+    usual = values[counts.argmax(axis=1)]  # of equals the first, which is the smaller
+    return keys, np.where(pixels == ignore, usual[:, None, None], pixels)
 
 
 def _mixed_pixels(

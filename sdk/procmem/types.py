@@ -164,6 +164,21 @@ class Correspondences:
     similarities: npt.NDArray[np.float32]
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class MemoryMap:
+    """Where remembered items lie, seen along their two directions of largest variance.
+
+    Attributes:
+        ids: of the items, ascending.
+        points: (N, 2) float32, one row per item, around 0; near ones are alike.
+        explained: share of the variance that each of the two axes shows, in [0, 1].
+    """
+
+    ids: tuple[int, ...]
+    points: npt.NDArray[np.float32]
+    explained: tuple[float, float]
+
+
 @dataclass(frozen=True, slots=True)
 class ErasureReport:
     """What a deletion did and what was checked afterwards.

@@ -459,3 +459,34 @@ def test_mask_patches_are_in_the_order_of_the_tokens() -> None:
 def test_a_patch_that_does_not_divide_the_mask_is_an_input_error(patch: int) -> None:
     with pytest.raises(InputError, match=f"patch {patch} divides"):
         segment.mask_patches(np.zeros((4, 4), np.uint8), patch)
+
+
+def test_pixels_that_nobody_judged_do_not_vote() -> None:
+    generator = np.random.default_rng(7)
+    left, right, other = generator.normal(size=(3, 8)).astype(np.float32)
+    prompt = np.empty((4, 4, 8), dtype=np.float32)
+    prompt[:, :2], prompt[:, 2:] = left, right
+    query = prompt.copy()
+    query[0, 0] = other
+    mask = np.full((16, 16), 255, dtype=np.uint8)  # two strokes of three pixels
+    mask[5, 2:5] = 1
+    mask[9, 10:13] = 0
+
+    rough = segment.in_context(query, [(prompt, mask)], size=(16, 16), ignore=255)
+
+    full = np.zeros((16, 16), dtype=np.uint8)
+    full[:, :8] = 1
+    whole = segment.in_context(query, [(prompt, full)], size=(16, 16))
+    assert rough.labels == (0, 1)
+    np.testing.assert_array_equal(rough.mask[4:], whole.mask[4:])
+    np.testing.assert_array_equal(rough.mask[4:, :8], 1)
+
+
+def test_a_prompt_that_is_ignored_throughout_or_a_bad_value_is_an_error() -> None:
+    prompt = np.ones((4, 4, 8), dtype=np.float32)
+    mask = np.full((16, 16), 9, dtype=np.uint8)
+
+    with pytest.raises(InputError, match="ignored"):
+        segment.in_context(prompt, [(prompt, mask)], size=(16, 16), ignore=9)
+    with pytest.raises(InputError, match="from 0 to 255"):
+        segment.in_context(prompt, [(prompt, mask)], size=(16, 16), ignore=256)

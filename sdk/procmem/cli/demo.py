@@ -49,14 +49,31 @@ _INDENT = "   "
     metavar="FOLDER",
     help="Where the pictures go.",
 )
+@click.option("--page", is_flag=True, help="Show it in a browser instead, with a camera or photos.")
+@click.option(
+    "--port",
+    type=click.IntRange(0, 65535),
+    default=0,
+    help="Of the page, on this machine only; a free one unless given.",
+)
 @shared_options(default_vault=None)
-def demo(settings: Settings, photos: Path | None, out: Path) -> None:
+def demo(settings: Settings, photos: Path | None, out: Path, *, page: bool, port: int) -> None:
     """Teach photos, recognize new ones, mark regions, forget one, and prove that it is gone.
 
     PHOTOS is a folder with a subfolder for each label, of which some photos are kept back and
     asked; or a folder of single photos, of which parts are taught and other parts asked. Without
     PHOTOS the public-domain photos of scikit-image are used.
+
+    With --page a page is served to browsers on this machine (extra `page`): teach with a camera or
+    dropped photos, see why it answers, mark things, and make it forget. PHOTOS are taught first.
     """
+    if page:
+        from procmem.cli.page import show_page
+
+        show_page(settings, photos, port)
+        return
+    if port:
+        raise click.UsageError("--port is of the page; add --page")
     from procmem.cli.lessons import folder_lessons, public_domain_lessons
 
     with tempfile.TemporaryDirectory(prefix="procmem-demo-") as name:
