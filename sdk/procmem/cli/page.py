@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -67,7 +67,9 @@ def show_page(settings: Settings, photos: Path | None, port: int) -> None:
                 err=True,
             )
 
-        server.serve(ready=announce)
+        # Ctrl-C is how it ends, not a failure.
+        with suppress(KeyboardInterrupt):
+            server.serve(ready=announce)
 
 
 def _teach(memory: VisualMemory, photos: Path) -> None:

@@ -31,6 +31,7 @@ from procmem.errors import (
 )
 from procmem.page.desk import Desk, Selection, decode, selection_of
 from procmem.page.live import Live
+from procmem.receipt import receipt_text
 
 Endpoint: TypeAlias = Callable[[Request], Awaitable[Response]]
 
@@ -130,7 +131,11 @@ class _Api:
         if _flag(request, "plan"):
             return JSONResponse(await run_in_threadpool(self._desk.plan, selection))
         report = await run_in_threadpool(self._desk.forget, selection)
-        return JSONResponse(await run_in_threadpool(report_as_json, report))
+        document = await run_in_threadpool(report_as_json, report)
+        # As text, because a receipt is signed to the letter.
+        receipt = report.receipt
+        document["receipt"] = receipt and await run_in_threadpool(receipt_text, receipt)
+        return JSONResponse(document)
 
 
 async def _file(name: str, media_type: str, _: Request) -> Response:

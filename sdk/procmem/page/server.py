@@ -88,6 +88,7 @@ def _listen(port: int) -> socket.socket:
     try:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listening.bind((HOST, port))
+        listening.listen()  # from here on a browser that is early waits instead of being refused
     except OSError as error:
         listening.close()
         raise InputError(

@@ -44,7 +44,7 @@ function showVoters(answer) {
       const item = make("li", {}, box, make("b", { text: one.label ?? "no label" }), make("span"));
       if (one.id === answer.matches?.id) {
         item.className = "matched";
-        box.append(make("canvas", { width: 240, height: 180, ariaHidden: "true" }));
+        box.append(make("canvas", { width: 320, height: 240, ariaHidden: "true" }));
       }
       return item;
     }));
@@ -62,5 +62,5 @@ function drawThere(canvas, places) {
   const picture = canvas.parentElement.querySelector("img");
   const ratio = picture?.naturalWidth ? picture.naturalWidth / picture.naturalHeight : 4 / 3;
   const x = Math.max(1, ratio / (4 / 3)), y = Math.max(1, 4 / 3 / ratio);
-  drawPlaces(canvas, places.map(([u, v]) => [(u - 0.5) * x + 0.5, (v - 0.5) * y + 0.5]));
+  drawPlaces(canvas, places.map(([u, v]) => [(u - 0.5) * x + 0.5, (v - 0.5) * y + 0.5]), canvas.width / 34);
 }

@@ -149,7 +149,7 @@ function showReport(report, what) {
     make("ul", {}, ...report.out_of_reach.map((text) => make("li", { text }))));
   const parts = [make("h3", { text: `Forgot ${what}` }), result, list, limits];
   if (report.receipt) {
-    const file = new Blob([JSON.stringify(report.receipt, null, 1)], { type: "application/json" });
+    const file = new Blob([report.receipt], { type: "application/json" });
     const link = make("a", { className: "button", href: URL.createObjectURL(file),
       download: `receipt-${report.erased_ids[0]}.json`, text: "Download the signed receipt" });
     parts.push(link);

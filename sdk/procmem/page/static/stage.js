@@ -89,10 +89,10 @@ export function showMatches(matches) {
 }
 
 /** Numbered dots at shares of width and height. */
-export function drawPlaces(canvas, places) {
+export function drawPlaces(canvas, places, size = canvas.width / 60) {
   const pen = canvas.getContext("2d");
   pen.clearRect(0, 0, canvas.width, canvas.height);
-  const radius = Math.max(5, canvas.width / 60);
+  const radius = Math.max(5, size);
   pen.font = `600 ${Math.round(radius * 1.4)}px sans-serif`;
   pen.textAlign = "center";
   pen.textBaseline = "middle";
