@@ -128,19 +128,7 @@ def test_the_page_at_work_sends_nothing_but_over_loopback(tmp_path):
     home.mkdir()
     paths = [str(ROOT / room) for room in ("sdk", "export", "pretrain")]
     done = subprocess.run(
-        [
-            "unshare",
-            "--user",
-            "--map-root-user",
-            "--net",
-            sys.executable,
-            "-c",
-            CAPTURE,
-            "--model",
-            str(model),
-            "--vault",
-            str(tmp_path / "vault"),
-        ],
+        [*NAMESPACE, sys.executable, "-c", CAPTURE, *options],
         env={**os.environ, "HOME": str(home), "PATHS": json.dumps(paths if _from_tree() else [])},
         capture_output=True,
         text=True,
