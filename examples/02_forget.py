@@ -28,11 +28,17 @@ def main(folder: Path | None, model: str | None = None) -> None:
         print("like it are:", ", ".join(str(item.label) for item in plan))
 
         report = memory.delete(id_of_secret)  # also: label=..., source=..., similar_to=...
+        assert report.receipt is not None  # there is one unless receipt=False
         print(f"forgot {len(report.erased_ids)} photo, {report.remaining} remain")
         print(
             f"looked for {report.windows_checked} pieces of its data in "
             f"{', '.join(report.files_scanned)}: found {report.windows_found}"
         )
+        # The signed receipt holds nothing of the photo; anybody can check it, anywhere.
+        file = Path(scratch, "receipt.json")
+        procmem.write_receipt(report.receipt, file)
+        problems = procmem.check_receipt(procmem.read_receipt(file))
+        print(f"{file.name} proves that it is gone: {not problems}")
         print(f"now {secret.name} is {asked(memory, secret)}")
 
         # The proof by comparison: a memory that never held it answers the same, bit for bit.

@@ -2,9 +2,8 @@
 
     python examples/03_segment.py PHOTOS/
 
-In the first photo of PHOTOS the middle is marked; the others are searched for what looks like it.
-Without PHOTOS, the cup in scikit-image's coffee photo is marked and the mirrored photo searched.
-The pictures go to the folder segment-example.
+In the first photo of PHOTOS the middle is marked and the others are searched; without PHOTOS, the
+cup in scikit-image's coffee photo, and its mirror image. Pictures go to the folder segment-example.
 """
 
 from __future__ import annotations
@@ -38,7 +37,7 @@ def main(folder: Path | None, model: str | None = None, out: Path = OUT) -> None
         tempfile.TemporaryDirectory() as scratch,
         procmem.VisualMemory(Path(scratch, "vault"), embedder=model) as memory,
     ):
-        # 1. One example, given with the question: nothing is remembered.
+        # 1. One example, given with the question.
         for number, photo in enumerate(others):
             regions = memory.segment(photo, prompt=(example, mask))
             file = out / f"by-example-{number}.png"
@@ -57,15 +56,15 @@ def ellipse(
 ) -> npt.NDArray[np.uint8]:
     """A mask of the image's size: 1 inside, 0 outside; center and radii are shares of (W, H)."""
     y, x = np.mgrid[: image.shape[0], : image.shape[1]]
-    across = (x / image.shape[1] - center[0]) / radii[0]
-    down = (y / image.shape[0] - center[1]) / radii[1]
-    return (across**2 + down**2 < 1).astype(np.uint8)
+    x, y = (x / image.shape[1] - center[0]) / radii[0], (y / image.shape[0] - center[1]) / radii[1]
+    return (x**2 + y**2 < 1).astype(np.uint8)
 
 
 def painted(image: npt.NDArray[np.uint8], mask: npt.NDArray[np.uint8]) -> Image.Image:
-    blue = Image.new("RGB", image.shape[1::-1], (86, 180, 233))
     opacity = Image.fromarray((mask > 0).astype(np.uint8) * 140)
-    return Image.composite(blue, Image.fromarray(image), opacity)
+    return Image.composite(
+        Image.new("RGB", opacity.size, "#56b4e9"), Image.fromarray(image), opacity
+    )
 
 
 def photos_of(folder: Path) -> list[Path]:

@@ -7,7 +7,8 @@
 Keys: 1-9 teach the current frame as that label, f forget what was taught last, F forget the label
 that is shown, s mark what is like the middle of the last taught frame, q quit.
 A script does the same at given frames (counted from 0): teach NAME, forget last, forget label,
-segment. The vault holds no frame, only what the model made of it.
+segment. The vault holds no frame, only what the model made of it. Of a camera the newest frame is
+answered and older ones are dropped; of a file every frame is.
 """
 
 from __future__ import annotations
@@ -16,8 +17,13 @@ import argparse
 import os
 import re
 import sys
+import threading
 import time
+from collections import deque
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -52,19 +58,52 @@ class TimedEmbedder(procmem.Embedder):
         return embedding
 
 
+@dataclass
+class Shown:
+    """An answered frame, as it is drawn."""
+
+    frame: UInt8
+    answer: procmem.Answer | None
+    mask: UInt8 | None
+    status: str
+    milliseconds: dict[str, float]
+
+
 class Session:
-    """What is taught and shown. Every action returns the line that tells the person about it."""
+    """What is taught and shown. Every action returns the line that tells the person about it.
+
+    Used by one thread; only `pending`, the keys pressed meanwhile, is filled by another.
+    """
 
     def __init__(
-        self, memory: procmem.VisualMemory, embedder: TimedEmbedder, names: list[str]
+        self,
+        memory: procmem.VisualMemory,
+        embedder: TimedEmbedder,
+        script: dict[int, list[str]] | None = None,
     ) -> None:
-        self.memory, self.embedder, self.names = memory, embedder, names
+        self.memory, self.embedder, self.script = memory, embedder, script or {}
+        self.pending: deque[str] = deque()
         self.taught: list[tuple[int, str]] = []  # of this session, oldest first
         self.answer: procmem.Answer | None = None
         self.status = ""
         self.segmenting = False
         self.milliseconds: dict[str, float] = {}
         self._prompt: tuple[int, UInt8, UInt8] | None = None  # id, frame, mask
+
+    def see(self, job: tuple[int, UInt8, float]) -> Shown:
+        """Does what is to be done at a frame, and answers it.
+
+        A job is the frame's number, its pixels, and the milliseconds that reading it took.
+        """
+        number, frame, read = job
+        actions = [*self.script.get(number, ())]
+        while self.pending:
+            actions.append(self.pending.popleft())
+        for action in actions:
+            self.do(action, frame, number)
+        self.milliseconds = {"read": read}
+        mask = self.ask(frame)
+        return Shown(frame, self.answer, mask, self.status, self.milliseconds)
 
     def teach(self, frame: UInt8, label: str, number: int) -> str:
         """Remembers a frame, and its middle as the example for marking."""
@@ -95,7 +134,6 @@ class Session:
         total = 1000 * (time.perf_counter() - start)
         embed = self.embedder.milliseconds
         self.milliseconds |= {"embed": embed, "search+vote": total - embed}
-        self.milliseconds.pop("segment", None)
         if not self.segmenting or self._prompt is None:
             return None
         start = time.perf_counter()
@@ -129,13 +167,13 @@ class Session:
         )
 
 
-def draw(frame: UInt8, session: Session, mask: UInt8 | None, frames_per_second: float) -> UInt8:
-    """Paints the answer over an RGB frame; returns BGR, as OpenCV shows it."""
-    canvas = np.ascontiguousarray(frame[:, :, ::-1])
-    if mask is not None:
-        inside = mask == 1
+def draw(shown: Shown, names: list[str], frames_per_second: float) -> UInt8:
+    """Paints the answer over its RGB frame; returns BGR, as OpenCV shows it."""
+    canvas = np.ascontiguousarray(shown.frame[:, :, ::-1])
+    if shown.mask is not None:
+        inside = shown.mask == 1
         canvas[inside] = canvas[inside] // 2 + np.array(BLUE, dtype=np.uint8) // 2
-    answer = session.answer
+    answer = shown.answer
     size = max(0.35, canvas.shape[0] / 900)
     line = int(34 * size)
     if answer is None or answer.label is None:
@@ -143,14 +181,14 @@ def draw(frame: UInt8, session: Session, mask: UInt8 | None, frames_per_second: 
     else:
         title = f"{answer.label} {answer.confidence:.0%}" + (" (novel)" if answer.is_novel else "")
         color = GRAY if answer.is_novel else GREEN
-    stages = "  ".join(f"{name} {value:.0f}" for name, value in session.milliseconds.items())
+    stages = "  ".join(f"{name} {value:.0f}" for name, value in shown.milliseconds.items())
     rate = f"{frames_per_second:.1f} frames/s   ms: {stages}"
     for band in (canvas[: int(3.2 * line)], canvas[-int(2.6 * line) :]):
         band[:] = band // 3  # so that the texts stand out
     put(canvas, title, (line // 2, int(1.6 * line)), size * 1.6, color)
     put(canvas, rate, (line // 2, int(2.8 * line)), size * 0.9, WHITE)
-    keys = " ".join(f"{at}={name}" for at, name in enumerate(session.names[:9], start=1))
-    put(canvas, session.status, (line // 2, canvas.shape[0] - int(1.4 * line)), size * 0.9, WHITE)
+    keys = " ".join(f"{at}={name}" for at, name in enumerate(names[:9], start=1))
+    put(canvas, shown.status, (line // 2, canvas.shape[0] - int(1.4 * line)), size * 0.9, WHITE)
     help_text = f"{keys}  f=forget last F=forget label s=mark q=quit"
     put(canvas, help_text, (line // 2, canvas.shape[0] - line // 2), size * 0.8, GRAY)
     return canvas
@@ -184,6 +222,52 @@ def frames_of(source: str) -> Iterator[UInt8]:
             yield np.ascontiguousarray(frame[:, :, ::-1])
     finally:
         capture.release()
+
+
+def timed(frames: Iterator[UInt8]) -> Iterator[tuple[int, UInt8, float]]:
+    """Frames with their numbers and the milliseconds that reading each took."""
+    number, start = 0, time.perf_counter()
+    for frame in frames:
+        yield number, frame, 1000 * (time.perf_counter() - start)
+        number, start = number + 1, time.perf_counter()
+
+
+def answered(frames: Iterator[UInt8], session: Session, *, live: bool) -> Iterator[Shown]:
+    """The newest frames of a camera, or all of a file. One is answered while another is drawn."""
+    jobs = timed(frames)
+    if not live:
+        waiting: deque[Future[Shown]] = deque()
+        with ThreadPoolExecutor(1) as worker:
+            for job in jobs:
+                waiting.append(worker.submit(session.see, job))
+                if len(waiting) > 2:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        return
+    first = next(jobs, None)  # here, so that a camera that cannot be opened is an error here
+    with procmem.FrameStream(session.see) as stream:
+        camera = threading.Thread(target=offer_all, args=(first, jobs, stream))
+        camera.start()
+        try:
+            for result in stream:
+                if result.value is None:
+                    raise result.error or AssertionError
+                result.value.milliseconds["wait"] = 1000 * result.waited_seconds
+                yield result.value
+        finally:
+            stream.close()
+            camera.join()
+
+
+def offer_all(first: Any, jobs: Iterator[Any], stream: procmem.FrameStream[Any, Shown]) -> None:
+    """Offers frames until the camera ends or the stream is closed."""
+    with suppress(procmem.InputError):  # closed
+        if first is not None:
+            stream.offer(first)
+        for job in jobs:
+            stream.offer(job)
+    stream.close()
 
 
 class Output:
@@ -261,18 +345,17 @@ def main(arguments: list[str] | None = None) -> Session:
     output = None if options.out is None else Output(options.out)
     embedder = TimedEmbedder(options.model)
     with embedder, procmem.VisualMemory(options.vault, embedder=embedder) as memory:
-        session = Session(memory, embedder, options.labels.split(","))
+        session, names = Session(memory, embedder, script), options.labels.split(",")
         actions = {"f": "forget last", "F": "forget label", "s": "segment"}
-        actions |= {str(at): f"teach {name}" for at, name in enumerate(session.names[:9], start=1)}
-        rate, shown = 0.0, time.perf_counter()
-        for number, frame in enumerate(frames_of(options.source)):
-            for action in script.get(number, ()):
-                session.do(action, frame, number)
-            mask = session.ask(frame)
+        actions |= {str(at): f"teach {name}" for at, name in enumerate(names[:9], start=1)}
+        rate, before, draw_ms = 0.0, time.perf_counter(), 0.0
+        frames = frames_of(options.source)
+        for shown in answered(frames, session, live=options.source.isdigit()):
             now = time.perf_counter()
-            rate, shown = 0.9 * rate + 0.1 / (now - shown) if rate else 1 / (now - shown), now
-            picture = draw(frame, session, mask, rate)
-            session.milliseconds["draw"] = 1000 * (time.perf_counter() - now)
+            rate, before = 0.9 * rate + 0.1 / (now - before) if rate else 1 / (now - before), now
+            shown.milliseconds["draw"] = draw_ms
+            picture = draw(shown, names, rate)
+            draw_ms = 1000 * (time.perf_counter() - now)
             if output is not None:
                 output.write(picture)
             if options.headless:
@@ -282,7 +365,7 @@ def main(arguments: list[str] | None = None) -> Session:
             if key == "q":
                 break
             if key in actions:
-                session.do(actions[key], frame, number)
+                session.pending.append(actions[key])
         if output is not None:
             output.close()
             print(f"wrote {output.path}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
@@ -24,13 +25,16 @@ SCRIPT = "2:teach red, 17:teach blue, 24:forget last, 26:segment"
 
 
 @pytest.fixture(scope="module")
-def demo() -> ModuleType:
+def demo() -> Iterator[ModuleType]:
     spec = importlib.util.spec_from_file_location("camera_demo", DEMO)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
+    monkeypatch = pytest.MonkeyPatch()
+    monkeypatch.setitem(sys.modules, "camera_demo", module)  # dataclasses look themselves up
     spec.loader.exec_module(module)
-    return module
+    yield module
+    monkeypatch.undo()
 
 
 @pytest.fixture(scope="module")
@@ -176,3 +180,45 @@ def test_no_display_is_an_error_that_says_headless(demo, monkeypatch):
 
     with pytest.raises(InputError, match="--headless"):
         demo.open_window()
+
+
+def test_a_camera_shows_newer_frames_and_obeys_keys(demo, model, tmp_path):
+    """A camera that is faster than the answers: some frames are dropped, keys are obeyed."""
+    import time
+
+    def camera():
+        for number in range(200):
+            time.sleep(0.002)
+            yield frame(number % FRAMES)
+
+    embedder = demo.TimedEmbedder(model)
+    with embedder, VisualMemory(tmp_path / "vault", embedder=embedder) as memory:
+        session = demo.Session(memory, embedder)
+        session.pending.append("teach red")
+        shown = list(demo.answered(camera(), session, live=True))
+
+        assert len(memory) == 1
+    assert 1 <= len(shown) <= 200
+    assert shown[0].status.startswith("taught red")
+    assert shown[-1].answer.label == "red"
+    assert all({"read", "embed", "search+vote", "wait"} <= set(one.milliseconds) for one in shown)
+
+
+def test_closing_the_window_ends_the_camera(demo, model, tmp_path):
+    ended = []
+
+    def camera():
+        try:
+            while True:
+                yield frame(0)
+        finally:
+            ended.append(True)
+
+    embedder = demo.TimedEmbedder(model)
+    with embedder, VisualMemory(tmp_path / "vault", embedder=embedder) as memory:
+        frames = camera()
+        shown = demo.answered(frames, demo.Session(memory, embedder), live=True)
+        next(shown)
+        shown.close()  # what leaving the loop does
+        frames.close()
+    assert ended == [True]

@@ -12,8 +12,9 @@ from PIL import Image
 from tests.tiny_model import write_tiny_model
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
-NUMBERED = ["01_teach_and_ask", "02_forget", "03_segment"]
-SMALL = [*NUMBERED, "scikit_learn"]
+COURSE = sorted(path.stem for path in EXAMPLES.glob("[0-9]*.py"))
+# Those that take a folder of photos; what is not here has a test of its own only.
+WITH_PHOTOS = [name for name in COURSE if name[:2] in {"01", "02", "03", "04", "05", "07"}]
 
 
 def load(name: str) -> ModuleType:
@@ -73,7 +74,7 @@ def test_scikit_learn_forgets_exactly(photos, model, capsys):
         for number in range(2):
             (file.parent / f"{file.stem}-{number}.png").write_bytes(file.read_bytes())
 
-    load("scikit_learn").main(photos, model)
+    load("07_scikit_learn").main(photos, model)
 
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "12 images, 2 labels: 100% right of 3 folds"
@@ -81,21 +82,90 @@ def test_scikit_learn_forgets_exactly(photos, model, capsys):
     assert lines[3].endswith("True")
 
 
-@pytest.mark.parametrize("name", SMALL)
+@pytest.mark.parametrize("name", WITH_PHOTOS)
 def test_without_a_folder_the_public_domain_photos_are_used(
     name, model, tmp_path, monkeypatch, capsys
 ):
     pytest.importorskip("skimage", reason="needs pip install 'procmem[demo]'")
-    if name == "scikit_learn":
+    if name == "07_scikit_learn":
         pytest.importorskip("sklearn", reason="needs pip install 'procmem[sklearn]'")
     monkeypatch.chdir(tmp_path)
 
-    load(name).main(None, model)
+    load(name).main(None, model=model)
 
     assert capsys.readouterr().out
 
 
-@pytest.mark.parametrize(("name", "most"), [*((name, 80) for name in SMALL), ("camera_demo", 300)])
+def test_a_private_folder_is_taught_once_and_sealed(photos, model, capsys):
+    (photos / "red" / "broken.jpg").write_bytes(b"\xff\xd8 stops here")
+
+    load("04_private_photo_folder").main(photos, model)
+
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[:2] == [
+        "taught 4 of 5 photos, left out 1",
+        "taught 0 of 5 photos, left out 1",
+    ]
+    assert "broken.jpg" in lines[2]
+    assert "is sealed" in lines[3]
+    assert lines[4].startswith("like blue-0.png: blue-0.png blue-1.png")
+    assert lines[5:] == [
+        "forgot blue-0.png: 0 pieces of it are left",
+        "older than 30 days: 0 of 3",
+    ]
+
+
+def test_duplicates_are_grouped_and_nothing_else(tmp_path, capsys):
+    for number, angle in enumerate((0.0, 0.7, 1.4)):
+        y, x = np.mgrid[:96, :96]
+        wave = 127 + 120 * np.sin((x * np.cos(angle) + y * np.sin(angle)) / (3 + 4 * number))
+        picture = Image.fromarray(np.stack([wave, wave[::-1], wave.T], -1).astype(np.uint8))
+        picture.save(tmp_path / f"{number}.png")
+        if number < 2:
+            picture.save(tmp_path / f"{number}-again.jpg", quality=80)
+
+    load("05_find_duplicates").main(tmp_path)
+
+    assert capsys.readouterr().out.splitlines() == [
+        "5 photos, 2 groups of at least 0.95 alike",
+        "  0-again.jpg = 0.png",
+        "  1-again.jpg = 1.png",
+    ]
+
+
+def test_the_alarm_sounds_when_something_new_crosses_the_scene(capsys):
+    load("06_novelty_alarm").main(None)
+
+    first, last = capsys.readouterr().out.splitlines()
+    assert 8.0 <= float(first.split()[0]) <= 10.0
+    assert last == "120 frames, the first 50 taught; 1 alarm(s)"
+
+
+def test_exported_files_answer_as_their_checkpoint_does(capsys):
+    load("08_export_for_a_device").main(probes=2, programs=0)
+
+    out = capsys.readouterr().out
+    assert "onnx: 13.3 MiB, cosine to the checkpoint 1.00000" in out
+    assert "onnx-int8: " in out
+    assert "-> this file" in out
+
+
+def test_a_tiny_model_is_pretrained_and_used(capsys):
+    load("09_pretrain_a_tiny_model").main(steps=10)
+
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("step 10: loss ")
+    assert lines[1:] == ["160 procedural images seen, real ones: none", lines[-1]]
+    assert lines[-1].startswith("asked a bright picture: ")
+
+
+def test_the_course_is_listed_with_what_each_needs():
+    text = (EXAMPLES / "README.md").read_text(encoding="utf-8")
+
+    assert [name for name in COURSE if f"]({name}.py)" not in text] == []
+
+
+@pytest.mark.parametrize(("name", "most"), [*((name, 79) for name in COURSE), ("camera_demo", 400)])
 def test_an_example_is_short_enough_to_be_read_at_once(name, most):
     text = (EXAMPLES / f"{name}.py").read_text(encoding="utf-8")
 

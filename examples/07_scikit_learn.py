@@ -1,7 +1,7 @@
 """procmem inside scikit-learn: a pipeline, cross-validation, and a classifier that forgets.
 
     pip install 'procmem[sklearn]'
-    python examples/scikit_learn.py PHOTOS/
+    python examples/07_scikit_learn.py PHOTOS/
 
 PHOTOS has one subfolder for each label, with at least three photos in each. Without it, parts of
 the public-domain photos of scikit-image are used (pip install 'procmem[demo]').
