@@ -1,6 +1,6 @@
 """Every error that a user can cause, in one tree.
 
-Used by all rooms; imports nothing of procmem.
+Used by all rooms; imports nothing of procmem. The tree::
 
     ProcmemError
     ├── InputError (ValueError)              an argument has a wrong value, shape or count

@@ -78,7 +78,7 @@ class FrameStream(Generic[Frame, Result]):
     """A thread that answers the newest frame, one after another.
 
     Offer frames from any thread; take results from one place, by `for` or `async for`, which end
-    when the stream is closed. Works as a context manager, also of `async with`.
+    when the stream is closed. Works as a context manager, also of `async with`::
 
         with procmem.FrameStream(memory.classify) as stream:
             camera.on_frame(stream.offer)

@@ -1,29 +1,32 @@
-"""The text of docs/cli.md, made from `--help`: `python -m procmem.cli.reference > docs/cli.md`."""
+"""A command's help as a page of the documentation; `python docs/make_cli.py` writes the pages."""
 
 from __future__ import annotations
 
 import click
 
-from procmem.cli import main
-
 _WIDTH = 80
 
 
-def reference() -> str:
-    """The help of every command, as one Markdown document."""
-    context = _context(main, "procmem", None)
+def reference(group: click.Group, name: str) -> str:
+    """The help of a group and of all of its commands, as one Markdown document.
+
+    Args:
+        group: of commands.
+        name: that people call it by.
+    """
+    context = _context(group, name, None)
     parts = [
-        "# The command line",
-        "Made from `procmem --help` by `python -m procmem.cli.reference > docs/cli.md`.",
-        "Results go to stdout, progress and warnings to stderr. `--json` gives one JSON document, "
-        "in which ids are text,\nbecause many JSON readers keep only 53 bits of a number. Exit "
-        "codes: 0 done, 1 failed, 2 misuse, 130 interrupted.",
-        _block(main, context),
+        f"# The command `{name}`",
+        f"Made from `{name} --help` by `python docs/make_cli.py`.",
+        "Results go to stdout, progress and warnings to stderr; with `--json`, where there is one, "
+        "as one JSON document,\nin which ids are text, because many JSON readers keep only 53 bits "
+        "of a number. Exit codes: 0 done, 1 failed,\n2 misuse, 130 interrupted.",
+        _block(group, context),
     ]
-    for name in main.list_commands(context):
-        command = main.commands[name]
-        inner = _context(command, name, context)
-        parts += [f"## procmem {name}", _block(command, inner)]
+    for own in group.list_commands(context):
+        command = group.commands[own]
+        inner = _context(command, own, context)
+        parts += [f"## {name} {own}", _block(command, inner)]
     return "\n\n".join(parts) + "\n"
 
 
@@ -40,7 +43,3 @@ def _context(command: click.Command, name: str, parent: click.Context | None) ->
 
 def _block(command: click.Command, context: click.Context) -> str:
     return f"```\n{command.get_help(context).rstrip()}\n```"
-
-
-if __name__ == "__main__":
-    click.echo(reference(), nl=False)
