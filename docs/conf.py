@@ -20,6 +20,7 @@ html_title = "procmem"
 html_show_sourcelink = False
 myst_heading_anchors = 3
 
+default_role = "code"  # docstrings write `names` as Markdown does
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
 napoleon_google_docstring = True

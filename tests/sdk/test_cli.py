@@ -735,3 +735,19 @@ def test_help_loads_no_engine():
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
 
     assert done.returncode == 0, done.stderr
+
+
+def test_the_page_without_its_extra_says_how_to_get_it(run, monkeypatch):
+    monkeypatch.setitem(sys.modules, "procmem.page.server", None)
+
+    result = run("demo", "--page")
+
+    assert result.exit_code == 1
+    assert "pip install 'procmem[page]'" in result.stderr
+
+
+def test_a_port_is_of_the_page_only(run):
+    result = run("demo", "--port", "8000")
+
+    assert result.exit_code == 2
+    assert "add --page" in result.stderr

@@ -595,3 +595,22 @@ def test_more_browsers_than_allowed_are_told_to_come_again(page):
 def test_a_port_that_is_taken_is_an_error_with_the_way_out(shared, tmp_path):
     with pytest.raises(procmem.InputError, match="0 for any"):
         PageServer(shared.memory, None, port=shared.server.port)  # type: ignore[arg-type]
+
+
+def test_the_command_teaches_a_folder_first_and_ends_quietly(tmp_path):
+    from tests.browser import page_server
+
+    model = write_tiny_model(tmp_path)
+    for label, color in (("red", RED), ("blue", BLUE)):
+        (tmp_path / "photos" / label).mkdir(parents=True)
+        (tmp_path / "photos" / label / "one.jpg").write_bytes(jpeg(color))
+    (tmp_path / "photos" / "red" / "broken.jpg").write_bytes(b"no picture")
+    vault = tmp_path / "vault"
+    options = ["--model", str(model), "--vault", str(vault)]
+    for _ in range(2):  # the second time they are known
+        with page_server(str(tmp_path / "photos"), *options) as said:
+            assert said["items"] == 2
+            assert said["url"].startswith("http://127.0.0.1:")
+        assert said["process"].returncode == 0
+    with procmem.VisualMemory(vault, embedder=str(model), read_only=True) as memory:
+        assert memory.stats().labels == {"blue": 1, "red": 1}
