@@ -46,6 +46,7 @@ def main() -> None:
     command = [sys.executable, "-c", "from procmem.cli import main; main()"]
     for words in (["--version"], ["doctor"]):
         subprocess.run([*command, *words], check=True, stdout=subprocess.DEVNULL)
+    print(f"procmem {procmem.__version__} on Python {sys.version.split()[0]}: good")
 
 
 if __name__ == "__main__":
