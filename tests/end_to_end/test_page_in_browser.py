@@ -74,6 +74,22 @@ def wait_until(page: Any, expression: str, *, seconds: float = 20) -> None:
     raise AssertionError(f"not within {seconds} s: {expression}")
 
 
+def said_while_nothing_changes(page: Any) -> list[str]:
+    """What a screen reader would say in half a second of answers that stay the same."""
+    wait_for_scene(page, BALL)
+    page.wait_for_timeout(500)
+    return page.evaluate(
+        """() => new Promise((resolve) => {
+          const said = [];
+          const spoken = "[aria-live], [role=status], [role=alert]";
+          for (const region of document.querySelectorAll(spoken))
+            new MutationObserver(() => said.push(region.id))
+              .observe(region, { childList: true, characterData: true, subtree: true });
+          setTimeout(() => resolve(said), 500);
+        })"""
+    )
+
+
 def wait_for_scene(page: Any, scene: str) -> None:
     # Wait for its beginning, so that it lasts for what is to come.
     wait_until(page, f"({SCENE})() !== '{scene}'")
@@ -102,6 +118,7 @@ def test_teach_two_recognize_both_mark_one_and_forget(page, server, tmp_path):
         wait_for_scene(page, scene)
         page.wait_for_selector(f"#label:text-is('{scene}')", timeout=3000)
     assert "answers/s" in page.inner_text("#pace")
+    assert said_while_nothing_changes(page) == []
     assert page.locator("#voters li").count() > 1
 
     # Places of the frame and of the neighbor's small picture, by the same numbers.

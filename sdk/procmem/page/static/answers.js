@@ -7,7 +7,9 @@ let shown = ""; // ids of the voters on the screen; pictures are not loaded anew
 
 export function showAnswer(answer) {
   const label = at("label");
-  label.textContent = answer.label ?? (answer.items ? "Nothing has a label" : "Nothing is remembered");
+  const words = answer.label ?? (answer.items ? "Nothing has a label" : "Nothing is remembered");
+  // Written only when it changes: a screen reader says what is written.
+  if (label.textContent !== words) label.textContent = words;
   label.classList.toggle("novel", answer.is_novel);
   at("reason").textContent = reasonOf(answer);
   at("confidence").hidden = answer.label === null;
