@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from procmem.cli.text import answer_as_json
 from procmem.embedder import Embedder
 from procmem.errors import InputError, ItemNotFoundError
 from procmem.image import load_image
@@ -227,25 +228,10 @@ class Desk:
         }
 
     def _answer(self, answer: Answer) -> dict[str, Any]:
-        return {
-            "label": answer.label,
-            "confidence": answer.confidence,
-            "probability": answer.probability,
-            "p_value": answer.p_value,
-            "is_novel": answer.is_novel,
-            "items": len(self.memory),
-            "votes": dict(list(answer.votes.items())[:5]),
-            "neighbors": [
-                {
-                    "id": str(neighbor.id),
-                    "label": neighbor.label,
-                    "similarity": neighbor.similarity,
-                    "share": share,
-                    "thumbnail": neighbor.id in self._thumbnails,
-                }
-                for neighbor, share in zip(answer.neighbors, answer.shares, strict=True)
-            ],
-        }
+        document = answer_as_json(answer)
+        for shown, neighbor in zip(document["neighbors"], answer.neighbors, strict=True):
+            shown["thumbnail"] = neighbor.id in self._thumbnails
+        return {**document, "items": len(self.memory)}
 
     def _matches(self, pixels: UInt8, answer: Answer) -> dict[str, Any] | None:
         """Places that the picture and its nearest neighbor's thumbnail share; None without one."""
