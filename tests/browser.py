@@ -119,5 +119,10 @@ def page_server(
         yield said
     finally:
         process.send_signal(2)
-        _, errors = process.communicate(timeout=30)
+        try:
+            _, errors = process.communicate(timeout=30)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.communicate()
+            raise
     assert "Traceback" not in errors, errors

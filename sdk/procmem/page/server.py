@@ -63,16 +63,15 @@ class PageServer:
             proxy_headers=False,
             server_header=False,
         )
-        self._server = uvicorn.Server(config)
+        self._server = _Server(config)
 
     def serve(self, *, ready: Callable[[], None] | None = None) -> None:
         """Serves until `stop` is called, or until Ctrl-C if this is the main thread.
 
         Args:
-            ready: called just before the first request can be answered.
+            ready: called when requests are answered and Ctrl-C is heard.
         """
-        if ready is not None:
-            ready()
+        self._server.ready = ready
         try:
             self._server.run(sockets=[self._socket])
         finally:
@@ -81,6 +80,17 @@ class PageServer:
     def stop(self) -> None:
         """Ends `serve`; may be called from any thread."""
         self._server.should_exit = True
+
+
+class _Server(uvicorn.Server):
+    """Says when it has started. By then it has set its signal handlers, too."""
+
+    ready: Callable[[], None] | None = None
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        if self.ready is not None:
+            self.ready()
 
 
 def _listen(port: int) -> socket.socket:
