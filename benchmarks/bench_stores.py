@@ -5,7 +5,7 @@
 
 The same vectors for all, two cores, one store after the other, every step in a process of its own.
 Rows that are finished are kept in the folder of `--runs` and not measured again. Needs
-`pip install '.[hnsw]' usearch faiss-cpu lancedb chromadb`; what is missing is left out. Nothing
+`pip install hnswlib usearch faiss-cpu lancedb chromadb`; what is missing is left out. Nothing
 goes over the network.
 """
 
@@ -280,8 +280,6 @@ def line(key: str, row: Row) -> str:
     if row["breadth"] is not None:
         title += f", ef {row['breadth']}"
     reopen = f"{row['reopen_seconds']:.2f}"
-    if row["settle_seconds"] >= 0.5:
-        reopen += f" ({row['settle_seconds']:.0f})"
     ghosts = f"{row['ghosts']}"
     if row["seen_before"] != DOOMED:
         ghosts += f" (before: {row['seen_before']})"

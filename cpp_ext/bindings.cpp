@@ -122,12 +122,12 @@ struct Keep {
     std::size_t count;
 };
 
-Keep checked_keep(const py::object& object, const Matrix& memory) {
+Keep checked_keep(const py::object& object, std::size_t rows) {
     if (object.is_none()) {
-        return {nullptr, memory.rows};
+        return {nullptr, rows};
     }
-    const std::string wanted = "bool of shape (" + std::to_string(memory.rows) +
-                               ",), one flag per row of memory, C-contiguous";
+    const std::string wanted =
+        "bool of shape (" + std::to_string(rows) + ",), one flag per row of memory, C-contiguous";
     if (!py::isinstance<py::array>(object)) {
         throw py::type_error("keep is a " + type_name(object) + ", wanted None or " + wanted);
     }
@@ -136,20 +136,66 @@ Keep checked_keep(const py::object& object, const Matrix& memory) {
         throw py::type_error("keep has dtype " + py::cast<std::string>(py::str(array.dtype())) +
                              ", wanted " + wanted);
     }
-    if (array.ndim() != 1 || static_cast<std::size_t>(array.shape(0)) != memory.rows ||
+    if (array.ndim() != 1 || static_cast<std::size_t>(array.shape(0)) != rows ||
         (array.flags() & py::array::c_style) == 0) {
         throw py::value_error("keep has shape " + shape_of(array) + ", wanted " + wanted);
     }
     // Read as bytes: only numpy's own operations are sure to leave nothing but 0 and 1 in a bool.
     const auto* bytes = static_cast<const unsigned char*>(array.data());
-    const auto more =
-        std::find_if(bytes, bytes + memory.rows, [](unsigned char b) { return b > 1; });
-    if (more != bytes + memory.rows) {
+    const auto more = std::find_if(bytes, bytes + rows, [](unsigned char b) { return b > 1; });
+    if (more != bytes + rows) {
         throw py::value_error("keep holds the byte " + std::to_string(*more) +
                               ", wanted 0 and 1 only; pass keep.view(numpy.uint8) != 0");
     }
     return {static_cast<const bool*>(array.data()),
-            static_cast<std::size_t>(std::count(bytes, bytes + memory.rows, 1))};
+            static_cast<std::size_t>(std::count(bytes, bytes + rows, 1))};
+}
+
+// A one-dimensional array of exactly this type, in C order.
+template <class Value>
+const Value* checked_line(const py::object& object, const std::string& name, const char* type,
+                          std::size_t length, bool any_length = false) {
+    const std::string wanted = any_length ? type + std::string(" of shape (R,), C-contiguous")
+                                          : type + std::string(" of shape (") +
+                                                std::to_string(length) + ",), C-contiguous";
+    if (!py::isinstance<py::array>(object)) {
+        throw py::type_error(name + " is a " + type_name(object) + ", wanted " + wanted);
+    }
+    const auto array = py::reinterpret_borrow<py::array>(object);
+    if (!array.dtype().equal(py::dtype(type))) {
+        throw py::type_error(name + " has dtype " + py::cast<std::string>(py::str(array.dtype())) +
+                             ", wanted " + wanted);
+    }
+    if (array.ndim() != 1 || (array.flags() & py::array::c_style) == 0 ||
+        (!any_length && static_cast<std::size_t>(array.shape(0)) != length) ||
+        reinterpret_cast<std::uintptr_t>(array.data()) % sizeof(Value) != 0) {
+        throw py::value_error(name + " has shape " + shape_of(array) + ", wanted " + wanted);
+    }
+    return static_cast<const Value*>(array.data());
+}
+
+// The list of rows that are asked, or the flags: at most one of them is given.
+std::pair<procmem::Selection, std::size_t> checked_selection(const py::object& keep_object,
+                                                             const py::object& rows_object,
+                                                             std::size_t rows) {
+    const Keep keep = checked_keep(keep_object, rows);
+    if (rows_object.is_none()) {
+        return {procmem::Selection(keep.flags), keep.count};
+    }
+    if (!keep_object.is_none()) {
+        throw py::value_error("keep and rows are both given, wanted at most one of them");
+    }
+    const auto* listed = checked_line<std::int64_t>(rows_object, "rows", "int64", 0, true);
+    const auto count = static_cast<std::size_t>(py::len(rows_object));
+    for (std::size_t i = 0; i < count; ++i) {
+        const std::int64_t least = i == 0 ? 0 : listed[i - 1] + 1;
+        if (listed[i] < least || listed[i] >= static_cast<std::int64_t>(rows)) {
+            throw py::value_error("rows holds " + std::to_string(listed[i]) + " at " +
+                                  std::to_string(i) + ", wanted ascending numbers below " +
+                                  std::to_string(rows) + ", each once");
+        }
+    }
+    return {procmem::Selection(listed, count), count};
 }
 
 std::size_t checked_threads(py::ssize_t threads) {
@@ -191,8 +237,28 @@ std::vector<py::ssize_t> shape(std::size_t rows, std::size_t columns) {
     return {static_cast<py::ssize_t>(rows), static_cast<py::ssize_t>(columns)};
 }
 
+// What each row of float16 is multiplied with; nullptr: nothing.
+const float* checked_scales(const py::object& object, const Matrix& memory) {
+    if (object.is_none()) {
+        return nullptr;
+    }
+    if (memory.type->element != Element::float16) {
+        throw py::type_error(std::string("scales are given for memory of ") + memory.type->name +
+                             ", wanted them for float16 only");
+    }
+    const auto* scales = checked_line<float>(object, "scales", "float32", memory.rows);
+    for (std::size_t row = 0; row < memory.rows; ++row) {
+        if (!std::isfinite(scales[row])) {
+            throw py::value_error("scales holds " + std::to_string(scales[row]) + " at " +
+                                  std::to_string(row) + ", wanted finite numbers");
+        }
+    }
+    return scales;
+}
+
 py::tuple topk(const py::object& queries_object, const py::object& memory_object, py::ssize_t k,
-               py::ssize_t threads, const py::object& keep_object, const std::string& isa) {
+               py::ssize_t threads, const py::object& keep_object, const py::object& rows_object,
+               const py::object& scales_object, const std::string& isa) {
     const Matrix queries = checked(queries_object, "queries", {Element::float32, Element::int8});
     const bool is_int8 = queries.type->element == Element::int8;
     const Matrix memory =
@@ -203,10 +269,11 @@ py::tuple topk(const py::object& queries_object, const py::object& memory_object
         throw py::value_error("k is " + std::to_string(k) + ", wanted at least 1");
     }
     const std::size_t thread_count = checked_threads(threads);
-    const Keep keep = checked_keep(keep_object, memory);
+    const auto [selection, selected] = checked_selection(keep_object, rows_object, memory.rows);
+    const float* scales = checked_scales(scales_object, memory);
     const procmem::Kernels& kernels = procmem::choose_kernels(isa);
     const procmem::Int8Kernels& int8_kernels = procmem::choose_int8_kernels(isa);
-    const std::size_t found = std::min(static_cast<std::size_t>(k), keep.count);
+    const std::size_t found = std::min(static_cast<std::size_t>(k), selected);
 
     py::array_t<std::int64_t> indices(shape(queries.rows, found));
     const py::array similarities(is_int8 ? py::dtype("int32") : py::dtype("float32"),
@@ -219,15 +286,15 @@ py::tuple topk(const py::object& queries_object, const py::object& memory_object
             py::gil_scoped_release release;
             if (is_int8) {
                 procmem::topk(int8_kernels, queries.as<std::int8_t>(), memory.as<std::int8_t>(),
-                              keep.flags, found, thread_count, index_data,
+                              selection, found, thread_count, index_data,
                               static_cast<std::int32_t*>(similarity_data));
             } else if (memory.type->element == Element::float16) {
                 status = procmem::topk(kernels, queries.as<float>(), memory.as<procmem::Half>(),
-                                       keep.flags, found, thread_count, index_data,
+                                       scales, selection, found, thread_count, index_data,
                                        static_cast<float*>(similarity_data));
             } else {
-                status = procmem::topk(kernels, queries.as<float>(), memory.as<float>(), keep.flags,
-                                       found, thread_count, index_data,
+                status = procmem::topk(kernels, queries.as<float>(), memory.as<float>(), nullptr,
+                                       selection, found, thread_count, index_data,
                                        static_cast<float*>(similarity_data));
             }
         }
@@ -248,7 +315,7 @@ py::array_t<float> mix(const py::object& queries_object, const py::object& memor
         throw py::value_error("values have shape " + shape_text(values) + " and memory " +
                               shape_text(memory) + "; wanted one row of values per row of memory");
     }
-    const Keep keep = checked_keep(keep_object, memory);
+    const Keep keep = checked_keep(keep_object, memory.rows);
     if (keep.count == 0) {
         throw py::value_error("memory has shape " + shape_text(memory) + " and " +
                               std::to_string(keep.count) +
@@ -288,20 +355,73 @@ py::array_t<float> mix(const py::object& queries_object, const py::object& memor
     return mixed;
 }
 
+py::array_t<std::int64_t> like_signs(const py::object& signs_object, const py::object& mask_object,
+                                     const py::object& memory_object, py::ssize_t count,
+                                     py::ssize_t wanted, py::ssize_t threads,
+                                     const py::object& keep_object, const std::string& isa) {
+    if (!py::isinstance<py::array>(memory_object)) {
+        throw py::type_error("memory is a " + type_name(memory_object) +
+                             ", wanted a 3-D uint64 numpy.ndarray");
+    }
+    const auto memory = py::reinterpret_borrow<py::array>(memory_object);
+    const auto panels = [&] { return static_cast<std::size_t>(memory.shape(0)); };
+    if (!memory.dtype().equal(py::dtype("uint64")) || memory.ndim() != 3 ||
+        static_cast<std::size_t>(memory.shape(2)) != procmem::sign_rows ||
+        (memory.flags() & py::array::c_style) == 0) {
+        throw py::value_error("memory is " + py::cast<std::string>(py::str(memory.dtype())) +
+                              " of shape " + shape_of(memory) +
+                              ", wanted uint64 of shape (panels, words, 8), C-contiguous");
+    }
+    const auto words = static_cast<std::size_t>(memory.shape(1));
+    if (words < 1 || words > procmem::most_sign_words) {
+        throw py::value_error("memory has shape " + shape_of(memory) + ", wanted 1 to " +
+                              std::to_string(procmem::most_sign_words) + " words");
+    }
+    if (count < 0 ||
+        (static_cast<std::size_t>(count) + procmem::sign_rows - 1) / procmem::sign_rows !=
+            panels()) {
+        throw py::value_error("count is " + std::to_string(count) + " and memory has shape " +
+                              shape_of(memory) + "; wanted one panel for every 8 rows");
+    }
+    if (wanted < 1) {
+        throw py::value_error("wanted is " + std::to_string(wanted) + ", wanted at least 1");
+    }
+    const auto* signs = checked_line<std::uint64_t>(signs_object, "signs", "uint64", words);
+    const auto* mask = checked_line<std::uint64_t>(mask_object, "mask", "uint64", words);
+    const std::size_t thread_count = checked_threads(threads);
+    const Keep keep = checked_keep(keep_object, static_cast<std::size_t>(count));
+    const procmem::SignKernels& kernels = procmem::choose_sign_kernels(isa);
+    const procmem::SignPanels source{static_cast<const std::uint64_t*>(memory.data()),
+                                     static_cast<std::size_t>(count), words};
+    std::vector<std::int64_t> found;
+    {
+        py::gil_scoped_release release;
+        found = procmem::like_signs(kernels, source, signs, mask, keep.flags,
+                                    static_cast<std::size_t>(wanted), thread_count);
+    }
+    py::array_t<std::int64_t> result(static_cast<py::ssize_t>(found.size()));
+    std::copy(found.begin(), found.end(), result.mutable_data());
+    return result;
+}
+
 }  // namespace
 
 PYBIND11_MODULE(_patchsim, module) {
     module.doc() = "Patch similarity on the CPU; procmem.patchsim is the way to call it.";
     module.def("topk", &topk, py::arg("queries"), py::arg("memory"), py::arg("k"),
                py::arg("threads") = 0, py::kw_only(), py::arg("keep") = py::none(),
-               py::arg("isa") = "",
+               py::arg("rows") = py::none(), py::arg("scales") = py::none(), py::arg("isa") = "",
                "Indices (Q, K) int64 and similarities (Q, K) float32, int32 of int8, of the K = "
-               "min(k, kept rows) nearest memory rows of each query: larger dot product first, "
+               "min(k, selected rows) nearest memory rows of each query: larger dot product first, "
                "ties by smaller index.");
     module.def("mix", &mix, py::arg("queries"), py::arg("memory"), py::arg("values"),
                py::arg("scale"), py::arg("threads") = 0, py::kw_only(),
                py::arg("keep") = py::none(), py::arg("isa") = "",
                "(Q, V) float32: rows of values weighted by softmax(scale * queries . memory).");
+    module.def("like_signs", &like_signs, py::arg("signs"), py::arg("mask"), py::arg("memory"),
+               py::arg("count"), py::arg("wanted"), py::arg("threads") = 0, py::kw_only(),
+               py::arg("keep") = py::none(), py::arg("isa") = "",
+               "Ascending int64: the rows whose masked signs differ least, at least `wanted`.");
     module.def(
         "isa", [] { return procmem::name_of(procmem::choose_kernels("")); },
         "The path that calls use now.");

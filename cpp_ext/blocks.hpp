@@ -13,12 +13,14 @@
 
 #include "kernels.hpp"
 #include "patchsim.hpp"
+#include "prefetch.hpp"
 
 namespace procmem {
 
 constexpr std::uint32_t infinity_bits = 0x7f800000u;
 constexpr std::size_t block_bytes = 256 * 1024;  // of packed memory rows; fits a core's L2
 constexpr std::size_t most_block_rows = 1024;
+constexpr std::size_t rows_ahead = 8;    // that are asked for before they are copied
 constexpr double work_per_thread = 2e6;  // multiply-adds; starting a thread costs ~20 us
 
 // Uninitialized elements that start at a cache line.
@@ -89,20 +91,28 @@ inline void widen_rows(const Kernels&, const std::int8_t* source, std::size_t co
     }
 }
 
-// The kept rows of a memory in ascending order, in blocks that one worker claims.
+// How many rows a worker may claim in all.
+inline std::size_t selected(std::size_t rows, const Selection& selection) {
+    return selection.rows == nullptr ? rows : selection.row_count;
+}
+
+// The selected rows of a memory in ascending order, in blocks that one worker claims.
 //
 // All blocks but the last of a worker are full, whatever is left out between their rows.
 template <class Stored, class Element>
 class Blocks {
   public:
     // `widener` is what turns Stored into Element; nobody asks it where the two are the same.
-    Blocks(Rows<Stored> memory, const bool* keep, std::size_t most_rows, const Kernels* widener)
+    // `scales` is what each row is multiplied with when it is widened; nullptr: nothing.
+    Blocks(Rows<Stored> memory, Selection selection, std::size_t most_rows, const Kernels* widener,
+           const float* scales = nullptr)
         : memory_(memory),
-          keep_(keep),
+          scales_(scales),
+          selection_(selection),
           most_(most_rows),
           widener_(widener),
-          indices_(keep == nullptr ? 0 : most_rows),
-          staged_(keep == nullptr && is_direct ? 0 : most_rows * memory.columns) {}
+          indices_(selection.is_all() ? 0 : most_rows),
+          staged_(selection.is_all() && is_direct ? 0 : most_rows * memory.columns) {}
 
     // Forgets what is left of the part that was claimed last.
     void restart() { at_ = end_ = 0; }
@@ -110,15 +120,17 @@ class Blocks {
     // Goes on to the next block; false after the last. Workers with one `next_part` share a memory.
     bool advance(std::atomic<std::size_t>& next_part) {
         rows_ = 0;
-        if (keep_ == nullptr) {
+        if (selection_.is_all()) {
             first_ = next_part.fetch_add(most_);
             rows_ = first_ < memory_.rows ? std::min(most_, memory_.rows - first_) : 0;
         } else {
-            while (rows_ < most_ && (at_ < end_ || claim(next_part))) {
-                if (keep_[at_]) {
-                    indices_[rows_++] = static_cast<std::int64_t>(at_);
+            if (selection_.rows != nullptr) {
+                if (claim(next_part)) {
+                    rows_ = end_ - at_;
+                    std::copy(selection_.rows + at_, selection_.rows + end_, indices_.begin());
                 }
-                ++at_;
+            } else {
+                take_flagged(next_part);
             }
             first_ = rows_ > 0 ? static_cast<std::size_t>(indices_[0]) : 0;
         }
@@ -140,12 +152,21 @@ class Blocks {
 
     bool claim(std::atomic<std::size_t>& next_part) {
         at_ = next_part.fetch_add(most_);
-        end_ = std::min(at_ + most_, memory_.rows);
+        end_ = std::min(at_ + most_, selected(memory_.rows, selection_));
         return at_ < end_;
     }
 
+    void take_flagged(std::atomic<std::size_t>& next_part) {
+        while (rows_ < most_ && (at_ < end_ || claim(next_part))) {
+            if (selection_.flags[at_]) {
+                indices_[rows_++] = static_cast<std::int64_t>(at_);
+            }
+            ++at_;
+        }
+    }
+
     bool is_contiguous() const {
-        return keep_ == nullptr ||
+        return selection_.is_all() ||
                static_cast<std::size_t>(indices_[rows_ - 1]) - first_ + 1 == rows_;
     }
 
@@ -156,14 +177,24 @@ class Blocks {
                 return source;
             } else {
                 copy(source, rows_ * memory_.columns, staged_.data());
+                scale();
                 return staged_.data();
             }
         }
         for (std::size_t row = 0; row < rows_; ++row) {
-            copy(memory_.data + static_cast<std::size_t>(indices_[row]) * memory_.columns,
-                 memory_.columns, staged_.data() + row * memory_.columns);
+            // Rows far apart: the processor does not foresee the next one by itself.
+            const Stored* ahead = stored(std::min(row + rows_ahead, rows_ - 1));
+            for (std::size_t d = 0; d < memory_.columns; d += cache_line / sizeof(Stored)) {
+                fetch(ahead + d, 0);
+            }
+            copy(stored(row), memory_.columns, staged_.data() + row * memory_.columns);
         }
+        scale();
         return staged_.data();
+    }
+
+    const Stored* stored(std::size_t row) const {
+        return memory_.data + static_cast<std::size_t>(indices_[row]) * memory_.columns;
     }
 
     void copy(const Stored* source, std::size_t count, Element* target) const {
@@ -174,8 +205,25 @@ class Blocks {
         }
     }
 
+    void scale() {
+        if constexpr (!is_direct) {
+            if (scales_ == nullptr) {
+                return;
+            }
+            for (std::size_t row = 0; row < rows_; ++row) {
+                const std::size_t at =
+                    is_contiguous() ? first_ + row : static_cast<std::size_t>(indices_[row]);
+                Element* staged = staged_.data() + row * memory_.columns;
+                for (std::size_t d = 0; d < memory_.columns; ++d) {
+                    staged[d] *= scales_[at];
+                }
+            }
+        }
+    }
+
     Rows<Stored> memory_;
-    const bool* keep_;
+    const float* scales_;
+    Selection selection_;
     std::size_t most_;
     const Kernels* widener_;
     std::vector<std::int64_t> indices_;
@@ -211,9 +259,11 @@ inline bool is_finite(const Half* row, std::size_t count) {
 inline bool is_finite(const std::int8_t*, std::size_t) { return true; }
 
 template <class Stored>
-std::size_t first_bad_row(Rows<Stored> matrix, const bool* keep) {
-    for (std::size_t row = 0; row < matrix.rows; ++row) {
-        if ((keep == nullptr || keep[row]) &&
+std::size_t first_bad_row(Rows<Stored> matrix, Selection selection) {
+    for (std::size_t i = 0; i < selected(matrix.rows, selection); ++i) {
+        const std::size_t row =
+            selection.rows == nullptr ? i : static_cast<std::size_t>(selection.rows[i]);
+        if ((selection.flags == nullptr || selection.flags[row]) &&
             !is_finite(matrix.data + row * matrix.columns, matrix.columns)) {
             return row;
         }

@@ -25,6 +25,7 @@ struct Features {
     bool avx2;
     bool avx512;
     bool vnni;
+    bool vpopcntdq;
 };
 
 // The instruction must exist and the operating system must save its registers.
@@ -32,7 +33,7 @@ Features detect() {
     int info[4];
     __cpuid(info, 0);
     if (info[0] < 7) {
-        return {false, false, false};
+        return {false, false, false, false};
     }
     __cpuid(info, 1);
     const bool fma = (info[2] & (1 << 12)) != 0;
@@ -42,15 +43,17 @@ Features detect() {
     const bool avx2 = (info[1] & (1 << 5)) != 0;
     const bool avx512f = (info[1] & (1 << 16)) != 0;
     const bool vnni = (info[1] & (1 << 30)) != 0 && (info[2] & (1 << 11)) != 0;  // with BW
+    const bool vpopcntdq = (info[2] & (1 << 14)) != 0;
     const unsigned long long saved = saves_state ? _xgetbv(0) : 0;
     const bool usable = fma && f16c && avx2 && (saved & 0x6) == 0x6;
     const bool wide = usable && avx512f && (saved & 0xe6) == 0xe6;
-    return {usable, wide, wide && vnni};
+    return {usable, wide, wide && vnni, wide && vpopcntdq};
 }
 
 bool runs_avx2() { return detect().avx2; }
 bool runs_avx512() { return detect().avx512; }
 bool runs_vnni() { return detect().vnni; }
+bool runs_vpopcntdq() { return detect().vpopcntdq; }
 
 #elif defined(PROCMEM_X86)
 
@@ -62,6 +65,7 @@ bool runs_vnni() {
     return runs_avx512() && __builtin_cpu_supports("avx512bw") &&
            __builtin_cpu_supports("avx512vnni");
 }
+bool runs_vpopcntdq() { return runs_avx512() && __builtin_cpu_supports("avx512vpopcntdq"); }
 
 #elif defined(PROCMEM_ARM64)
 
@@ -144,6 +148,24 @@ const Int8Kernels& choose_int8_kernels(const std::string& name) {
     }
 #endif
     return int8_scalar;
+}
+
+const SignKernels& choose_sign_kernels(const std::string& name) {
+    const std::string wanted = choose_kernels(name).name;
+#ifdef PROCMEM_X86
+    if (wanted == "avx512" && runs_vpopcntdq()) {
+        return signs_avx512;
+    }
+    if (wanted != "scalar") {
+        return signs_avx2;
+    }
+#endif
+#ifdef PROCMEM_ARM64
+    if (wanted == "neon") {
+        return signs_neon;
+    }
+#endif
+    return signs_scalar;
 }
 
 std::string name_of(const Kernels& kernels) { return kernels.name; }

@@ -84,17 +84,38 @@ struct Int8Kernels {
     void (*topk_block)(const Int8Block& block);
 };
 
+constexpr std::size_t sign_rows = 8;  // rows of a panel of signs
+
+struct SignBlock {
+    const std::uint64_t* panels;  // [panel][word][row], 64 bits of a row each
+    std::size_t count;            // panels
+    std::size_t words;
+    const std::uint64_t* signs;  // what rows are compared with, a word each
+    const std::uint64_t* mask;   // the bits that count
+    std::uint16_t limit;
+    std::uint16_t* distances;  // of each row, the number of bits that count and differ
+    std::uint8_t* within;      // of each panel, one bit for each row within the limit
+};
+
+struct SignKernels {
+    void (*compare)(const SignBlock& block);
+};
+
 extern const Kernels kernels_scalar;
 extern const Int8Kernels int8_scalar;
+extern const SignKernels signs_scalar;
 #ifdef PROCMEM_X86
 extern const Kernels kernels_avx2;  // needs AVX2, FMA and F16C
 extern const Int8Kernels int8_avx2;
-extern const Kernels kernels_avx512;   // needs AVX-512 F besides
-extern const Int8Kernels int8_avx512;  // needs AVX-512 F, BW and VNNI besides
+extern const SignKernels signs_avx2;
+extern const Kernels kernels_avx512;    // needs AVX-512 F besides
+extern const Int8Kernels int8_avx512;   // needs AVX-512 F, BW and VNNI besides
+extern const SignKernels signs_avx512;  // needs AVX-512 F and VPOPCNTDQ besides
 #endif
 #ifdef PROCMEM_ARM64
 extern const Kernels kernels_neon;
 extern const Int8Kernels int8_neon;  // needs the dot products of ARMv8.2
+extern const SignKernels signs_neon;
 #endif
 
 }  // namespace procmem

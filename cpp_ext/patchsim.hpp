@@ -12,8 +12,8 @@
 //             row, on Q, N, block sizes or threads. It is symmetric. avx2, avx512 and neon give
 //             equal bits; scalar rounds each product first, unless every processor of its kind has
 //             a fused multiply-add (arm64). Error: at most D * 2^-23 * sum |q_d m_d|.
-// Keep        One flag per memory row; rows that are not kept are not read, and every answer has
-//             the bits of a memory that never held them. nullptr keeps all.
+// Selection   One flag per memory row, or a list of rows; the others are not read, and every answer
+//             has the bits of a memory that never held them. nullptr selects all.
 // Order       Larger similarity first; equal similarities by smaller index.
 // Threads     Results have the same bits for every thread count.
 // Memory      topk: the results, one heap of k per query and thread for a bounded group of queries,
@@ -58,6 +58,7 @@ struct Status {
 
 struct Kernels;  // one compiled instruction set, see kernels.hpp
 struct Int8Kernels;
+struct SignKernels;
 
 // The paths this processor can run, slowest first; "scalar" is always the first.
 std::vector<std::string> available_isas();
@@ -70,21 +71,54 @@ const Kernels& choose_kernels(const std::string& name);
 // ARMv8.2 "neon" is "scalar"; none of it shows in the result.
 const Int8Kernels& choose_int8_kernels(const std::string& name);
 
+// The same for signs; without AVX-512's VPOPCNTDQ "avx512" is "avx2" here.
+const SignKernels& choose_sign_kernels(const std::string& name);
+
 std::string name_of(const Kernels& kernels);
 
-// For each query the k memory rows of largest similarity. Stored: float or Half.
+// Which rows of a memory take part in a call: all, those with a flag, or those of a list.
+struct Selection {
+    Selection(const bool* keep) : flags(keep) {}
+    Selection(const std::int64_t* listed, std::size_t count) : rows(listed), row_count(count) {}
+
+    bool is_all() const { return flags == nullptr && rows == nullptr; }
+
+    const bool* flags = nullptr;         // one per memory row
+    const std::int64_t* rows = nullptr;  // ascending, each once
+    std::size_t row_count = 0;
+};
+
+// For each query the k memory rows of largest similarity. Stored: float or Half; of Half each row
+// is multiplied with its scale first, unless `scales` is nullptr, as it is for float.
 //
-// Requires 1 <= k <= the number of kept rows and queries.columns == memory.columns >= 1. threads =
-// 0 means all that the process may use. Writes (Q, k) indices and similarities. Throws
+// Requires 1 <= k <= the number of selected rows and queries.columns == memory.columns >= 1.
+// threads = 0 means all that the process may use. Writes (Q, k) indices and similarities. Throws
 // std::bad_alloc only.
 template <class Stored>
-Status topk(const Kernels& kernels, Rows<float> queries, Rows<Stored> memory, const bool* keep,
-            std::size_t k, std::size_t threads, std::int64_t* indices, float* similarities);
+Status topk(const Kernels& kernels, Rows<float> queries, Rows<Stored> memory, const float* scales,
+            Selection selection, std::size_t k, std::size_t threads, std::int64_t* indices,
+            float* similarities);
 
 // The same of integers; at most most_int8_columns wide.
 void topk(const Int8Kernels& kernels, Rows<std::int8_t> queries, Rows<std::int8_t> memory,
-          const bool* keep, std::size_t k, std::size_t threads, std::int64_t* indices,
+          Selection selection, std::size_t k, std::size_t threads, std::int64_t* indices,
           std::int32_t* similarities);
+
+// Rows of one bit for each dimension, eight by eight: data[row / 8][word][row % 8].
+struct SignPanels {
+    const std::uint64_t* data;
+    std::size_t rows;
+    std::size_t words;
+};
+
+constexpr std::size_t most_sign_words = 1023;  // more could overflow the 16 bits of a distance
+
+// The rows whose bits under `mask` differ least from `signs`, ascending: all those within the
+// smallest distance that takes in at least `wanted` of the kept rows, or all kept rows if there are
+// fewer. Neither the order of rows nor threads can show. Throws std::bad_alloc only.
+std::vector<std::int64_t> like_signs(const SignKernels& kernels, const SignPanels& memory,
+                                     const std::uint64_t* signs, const std::uint64_t* mask,
+                                     const bool* keep, std::size_t wanted, std::size_t threads);
 
 // For each query the sum of the rows of `values`, weighted by softmax over n of scale * q.m_n.
 // Stored: float, Half or int8.

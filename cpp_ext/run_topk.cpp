@@ -92,14 +92,15 @@ void show(const Source& source, Block& block) {
 }  // namespace
 
 template <class Stored>
-Status topk(const Kernels& kernels, Rows<float> queries, Rows<Stored> memory, const bool* keep,
-            std::size_t k, std::size_t threads, std::int64_t* indices, float* similarities) {
+Status topk(const Kernels& kernels, Rows<float> queries, Rows<Stored> memory, const float* scales,
+            Selection selection, std::size_t k, std::size_t threads, std::int64_t* indices,
+            float* similarities) {
     const std::size_t width = queries.columns;
     const std::uint32_t query_bits = magnitude_bits(queries.data, queries.rows * width);
     if (query_bits >= infinity_bits) {
         return {Problem::queries_not_finite, first_bad_row(queries, nullptr)};
     }
-    const Plan parts = plan(queries.rows, memory.rows, width,
+    const Plan parts = plan(queries.rows, selected(memory.rows, selection), width,
                             block_rows(kernels.panel, width * sizeof(float)), k, threads);
     Scratch<float> packed_queries(round_up(parts.group, kernels.tile) * width);
     Scratch<float> packed_memory(parts.team * parts.rows * width);
@@ -107,7 +108,7 @@ Status topk(const Kernels& kernels, Rows<float> queries, Rows<Stored> memory, co
     std::vector<std::uint32_t> memory_bits(parts.team, 0);
     std::vector<Blocks<Stored, float>> sources;
     for (std::size_t worker = 0; worker < parts.team; ++worker) {
-        sources.emplace_back(memory, keep, parts.rows, &kernels);
+        sources.emplace_back(memory, selection, parts.rows, &kernels, scales);
     }
 
     for (std::size_t first = 0; first < queries.rows; first += parts.group) {
@@ -131,7 +132,7 @@ Status topk(const Kernels& kernels, Rows<float> queries, Rows<Stored> memory, co
 
         const std::uint32_t largest = *std::max_element(memory_bits.begin(), memory_bits.end());
         if (largest >= infinity_bits) {
-            return {Problem::memory_not_finite, first_bad_row(memory, keep)};
+            return {Problem::memory_not_finite, first_bad_row(memory, selection)};
         }
         if (may_overflow(static_cast<double>(width) * as_double(query_bits) * as_double(largest))) {
             return {Problem::similarity_overflow, 0};
@@ -141,18 +142,18 @@ Status topk(const Kernels& kernels, Rows<float> queries, Rows<Stored> memory, co
     return {Problem::none, 0};
 }
 
-template Status topk(const Kernels&, Rows<float>, Rows<float>, const bool*, std::size_t,
+template Status topk(const Kernels&, Rows<float>, Rows<float>, const float*, Selection, std::size_t,
                      std::size_t, std::int64_t*, float*);
-template Status topk(const Kernels&, Rows<float>, Rows<Half>, const bool*, std::size_t, std::size_t,
-                     std::int64_t*, float*);
+template Status topk(const Kernels&, Rows<float>, Rows<Half>, const float*, Selection, std::size_t,
+                     std::size_t, std::int64_t*, float*);
 
 void topk(const Int8Kernels& kernels, Rows<std::int8_t> queries, Rows<std::int8_t> memory,
-          const bool* keep, std::size_t k, std::size_t threads, std::int64_t* indices,
+          Selection selection, std::size_t k, std::size_t threads, std::int64_t* indices,
           std::int32_t* similarities) {
     const std::size_t width = queries.columns;
     const std::size_t padded_width = round_up(width, 4);
-    const Plan parts =
-        plan(queries.rows, memory.rows, width, block_rows(kernels.panel, padded_width), k, threads);
+    const Plan parts = plan(queries.rows, selected(memory.rows, selection), width,
+                            block_rows(kernels.panel, padded_width), k, threads);
     const std::size_t padded_group = round_up(parts.group, kernels.tile);
     Scratch<std::int8_t> packed_queries(padded_group * padded_width);
     Scratch<std::int8_t> packed_memory(parts.team * parts.rows * padded_width);
@@ -160,7 +161,7 @@ void topk(const Int8Kernels& kernels, Rows<std::int8_t> queries, Rows<std::int8_
     Heaps<std::int32_t> heaps(parts, k);
     std::vector<Blocks<std::int8_t, std::int8_t>> sources;
     for (std::size_t worker = 0; worker < parts.team; ++worker) {
-        sources.emplace_back(memory, keep, parts.rows, nullptr);
+        sources.emplace_back(memory, selection, parts.rows, nullptr);
     }
 
     for (std::size_t first = 0; first < queries.rows; first += parts.group) {

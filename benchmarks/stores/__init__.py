@@ -72,12 +72,12 @@ STORES = {
         "procmem",
         f"{_PURGED}; `receipt=False`",
     ),
-    "procmem-hnsw": Entry(
-        "**procmem**, hnsw, settled",
-        ("memory", "Graphs"),
-        "hnswlib",
-        "hnswlib",
-        f"{_PURGED}, receipt signed; its graphs are built anew afterwards, in the background",
+    "procmem-binary": Entry(
+        "**procmem**, binary",
+        ("memory", "Binary"),
+        "procmem",
+        "procmem",
+        f"{_PURGED}, receipt signed",
     ),
     "faiss": Entry(
         "faiss, IndexFlatIP in IndexIDMap",

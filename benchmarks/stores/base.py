@@ -47,9 +47,6 @@ class Store(abc.ABC):
     def open(self) -> None:
         """Opens what was saved."""
 
-    def settle(self) -> None:  # noqa: B027  the same
-        """Waits for what is still being built after `open`."""
-
     def search_with(self, breadth: int) -> None:
         """Sets one of `breadths`."""
         raise NotImplementedError(f"{type(self).__name__} searches with no breadth ({breadth})")

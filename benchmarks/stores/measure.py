@@ -168,7 +168,6 @@ def use(step: Step) -> Figures:
         store.query(queries[0], K)
 
     reopened = _seconds(first_answer)
-    settled = _seconds(store.settle)
     breadth = None
     for breadth in store.breadths:
         store.search_with(breadth)
@@ -182,7 +181,6 @@ def use(step: Step) -> Figures:
     store.close()
     return {
         "reopen_seconds": reopened,
-        "settle_seconds": settled,
         "breadth": breadth,
         "query_seconds": float(np.median(samples)),
         "recall": recall,
@@ -193,7 +191,6 @@ def use(step: Step) -> Figures:
 def ask(step: Step) -> Figures:
     store = _store(step, step.vectors.count)
     store.open()
-    store.settle()
     if step.breadth is not None:
         store.search_with(step.breadth)
     answers = _answers(store, step.vectors.queries())

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from procmem import Embedding, VisualMemory
-from procmem.recall import IndexKind
+from procmem.index import IndexKind
 from stores.base import Floats, Ids, Store
 from stores.vectors import WIDTH
 
@@ -61,9 +61,6 @@ class Exact(Store):
         self._seen.rows = rows
         self._memory.add((picture(at) for at in range(len(rows))), ids=ids.tolist())
 
-    def settle(self) -> None:
-        self._memory.settle()
-
     def query(self, vector: Floats, k: int) -> list[int]:
         self._seen.rows = vector[None]
         return [neighbor.id for neighbor in self._memory.neighbors(picture(0), k)]
@@ -83,7 +80,7 @@ class ExactWithoutReceipt(Exact):
     receipt = False
 
 
-class Graphs(Exact):
-    """A memory with graphs, which it builds in the background whenever it is opened."""
+class Binary(Exact):
+    """A memory that compares signs first."""
 
-    kind = "hnsw"
+    kind = "binary"

@@ -11,6 +11,8 @@ def topk(
     threads: int = 0,
     *,
     keep: npt.NDArray[np.bool_] | None = None,
+    rows: npt.NDArray[np.int64] | None = None,
+    scales: npt.NDArray[np.float32] | None = None,
     isa: str = "",
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]: ...
 @overload
@@ -21,8 +23,21 @@ def topk(
     threads: int = 0,
     *,
     keep: npt.NDArray[np.bool_] | None = None,
+    rows: npt.NDArray[np.int64] | None = None,
+    scales: npt.NDArray[np.float32] | None = None,
     isa: str = "",
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int32]]: ...
+def like_signs(
+    signs: npt.NDArray[np.uint64],
+    mask: npt.NDArray[np.uint64],
+    memory: npt.NDArray[np.uint64],
+    count: int,
+    wanted: int,
+    threads: int = 0,
+    *,
+    keep: npt.NDArray[np.bool_] | None = None,
+    isa: str = "",
+) -> npt.NDArray[np.int64]: ...
 def mix(
     queries: npt.NDArray[np.float32],
     memory: npt.NDArray[Any],

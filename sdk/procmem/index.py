@@ -1,17 +1,20 @@
-"""Which remembered vectors are nearest: an exact scan over all of them.
+"""Which remembered vectors are nearest.
 
 Takes ids and stored vectors from `vault.py`, gives ids and similarities to `memory.py`. Derived:
 a pure function of the surviving rows sorted by id, with no trace of the order in which they came
-or of rows that left (law 1). A large memory is screened by `screen.py` first, which shows in
-nothing but the time. Never touches a file. Not safe for use from several threads at once;
-`memory.py` holds the lock.
+or of rows that left (law 1). What makes it fast is a function of each row alone: its bytes
+(`screen.py`), which show in nothing but the time, and in a large memory its signs (`signs.py`),
+which leave out a row that is near but does not look it; no row's place in a graph or a tree, which
+would have to be built, and built anew when another row is forgotten. Never touches a file. Not safe
+for use from several threads at once; `memory.py` holds the lock.
 """
 
 from __future__ import annotations
 
+import math
 import operator
 from collections.abc import Iterable
-from typing import Literal, SupportsIndex
+from typing import Literal, SupportsIndex, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -19,10 +22,21 @@ import numpy.typing as npt
 from procmem.errors import InputError
 from procmem.patchsim import top_k
 from procmem.screen import MAX_WIDTH, ROWS_PER_QUERY, Screen
+from procmem.signs import Signs
+
+IndexKind: TypeAlias = Literal["auto", "exact", "binary"]
+INDEX_KINDS: tuple[IndexKind, ...] = ("auto", "exact", "binary")
 
 CALIBRATION_ITEMS = 2_000
 """At most so many items, those of smallest id, calibrate `is_novel`."""
 
+LEAST_ITEMS = 50_000
+"""From so many items on "auto" is "binary"; an exact answer takes half a millisecond up to here."""
+
+# How many rows are compared byte by byte after their signs were: so many times the root of how many
+# there are, and some for each neighbor wanted. docs/results/indexes.md has what that finds.
+_LIKELY = 4
+_FOR_EACH = 16
 _ROWS_AT_ONCE = 256  # widened, they stay in the processor's cache
 
 
@@ -30,25 +44,33 @@ class Index:
     """The searchable copy of a memory's vectors, in RAM.
 
     Args:
-        ids: (N,) int64, distinct, in any order.
-        vectors: (N, D) float16 as the vault stores them, row for row; finite.
+        ids: (N,) int64, distinct, in any order. Taken over, not copied, if ascending.
+        vectors: (N, D) float16 as the vault stores them, row for row; finite. Taken over with
+            `ids`: do not use them further.
+        kind: "exact"; "binary" looks at signs first and finds nearly all; "auto" is "binary" from
+            50,000 items on, and "exact" again below.
     """
 
-    kind: Literal["exact"] = "exact"
+    def __init__(
+        self,
+        ids: npt.NDArray[np.int64],
+        vectors: npt.NDArray[np.float16],
+        kind: IndexKind = "auto",
+    ) -> None:
+        if (np.diff(ids) < 0).any():
+            order = np.argsort(ids, kind="stable")
+            ids, vectors = ids[order], vectors[order]
+        self._ids, self._rows, self._wanted_kind = ids, vectors, kind
+        self._scales = _scales_of(vectors)
+        self._screen: Screen | None = None  # made when it is first of use, as are the signs
+        self._signs: Signs | None = None
 
-    def __init__(self, ids: npt.NDArray[np.int64], vectors: npt.NDArray[np.float16]) -> None:
-        order = np.argsort(ids, kind="stable")
-        self._ids = ids[order]
-        self._rows = unit_rows(vectors[order])
-        self._screen: Screen | None = None  # made when it is first of use
-
-    @classmethod
-    def of_unit_rows(cls, ids: npt.NDArray[np.int64], rows: npt.NDArray[np.float32]) -> Index:
-        """An index of rows that another one holds: (N,) ids and (N, D) rows, both copied."""
-        index = cls(ids[:0], np.empty((0, rows.shape[1]), dtype=np.float16))
-        order = np.argsort(ids, kind="stable")
-        index._ids, index._rows = ids[order], rows[order]
-        return index
+    @property
+    def kind(self) -> Literal["exact", "binary"]:
+        """How it answers now."""
+        if self._wanted_kind == "auto":
+            return "binary" if len(self) >= LEAST_ITEMS else "exact"
+        return self._wanted_kind
 
     def __len__(self) -> int:
         return len(self._ids)
@@ -59,8 +81,8 @@ class Index:
         return self._ids
 
     @property
-    def rows(self) -> npt.NDArray[np.float32]:
-        """(N, D) unit vectors in the order of `ids`. Do not write to it."""
+    def rows(self) -> npt.NDArray[np.float16]:
+        """(N, D) as they are stored, in the order of `ids`. Do not write to it."""
         return self._rows
 
     def add(self, ids: npt.NDArray[np.int64], vectors: npt.NDArray[np.float16]) -> None:
@@ -72,12 +94,16 @@ class Index:
         """
         order = np.argsort(ids, kind="stable")
         at = np.searchsorted(self._ids, ids[order])
-        old, rows = self._rows, unit_rows(vectors[order])
+        old, rows = self._rows, vectors[order]
+        scales = _scales_of(rows)
         self._ids = np.insert(self._ids, at, ids[order])
         self._rows = np.insert(old, at, rows, axis=0)
         old.fill(0)
+        self._scales = np.insert(self._scales, at, scales)
         if self._screen is not None:
-            self._screen.insert(at, rows)
+            self._screen.insert(at, rows, scales)
+        if self._signs is not None:
+            self._signs.insert(at, rows)
 
     def remove(self, ids: Iterable[int]) -> None:
         """Drops rows and overwrites the memory that held them with zeros.
@@ -88,13 +114,12 @@ class Index:
         old_ids, old_rows = self._ids, self._rows
         self._ids = old_ids[~gone]
         self._rows = old_rows[~gone]
+        self._scales = self._scales[~gone]
         old_ids.fill(0)
         old_rows.fill(0)
-        if self._screen is not None:
-            self._screen.remove(gone)
-
-    def settle(self) -> None:
-        """Returns at once: an exact index has nothing to build. `Cells` has."""
+        for derived in (self._screen, self._signs):
+            if derived is not None:
+                derived.remove(gone)
 
     def clear(self) -> None:
         """Overwrites everything with zeros and holds nothing."""
@@ -107,7 +132,10 @@ class Index:
         *,
         keep: npt.NDArray[np.bool_] | None = None,
     ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
-        """Finds the k nearest rows by cosine similarity, exactly.
+        """Finds the k nearest rows by cosine similarity.
+
+        "exact" finds them all. "binary" looks at the rows whose signs are most like the query's,
+        and what it finds has the same similarities; one query's answer does not depend on others.
 
         Args:
             query: (D,) or (Q, D) float32 unit vectors.
@@ -135,14 +163,46 @@ class Index:
                 f"keep is {keep.dtype} of shape {keep.shape}, wanted bool of {self._ids.shape}"
             )
         # A row sorted before another has the smaller id, so ties by position are ties by id.
-        if len(self) >= max(1, len(queries)) * ROWS_PER_QUERY and width <= MAX_WIDTH:
-            if self._screen is None:
-                self._screen = Screen(self._rows)
-            indices, similarities = self._screen.nearest(queries, self._rows, count, keep=keep)
+        kept = len(self) if keep is None else int(np.count_nonzero(keep))
+        likely = _LIKELY * math.isqrt(kept) + _FOR_EACH * count
+        if self.kind == "binary" and 4 * likely <= kept and width <= MAX_WIDTH:
+            indices, similarities = self._nearest_by_signs(queries, count, likely, keep)
+        elif len(self) >= max(1, len(queries)) * ROWS_PER_QUERY and width <= MAX_WIDTH:
+            indices, similarities = self._screened().nearest(
+                queries, self._rows, count, keep=keep, scales=self._scales
+            )
         else:
-            indices, similarities = top_k(queries, self._rows, count, keep=keep)
+            indices, similarities = top_k(
+                queries, self._rows, count, keep=keep, scales=self._scales
+            )
         found, near = self._ids[indices], np.clip(similarities, -1.0, 1.0)
         return (found[0], near[0]) if query.ndim == 1 else (found, near)
+
+    def _nearest_by_signs(
+        self,
+        queries: npt.NDArray[np.float32],
+        k: int,
+        likely: int,
+        keep: npt.NDArray[np.bool_] | None,
+    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
+        if not np.isfinite(queries).all():
+            return top_k(queries, self._rows, k)  # says what is wrong with them
+        if self._signs is None:
+            self._signs = Signs(self._rows)
+        screen = self._screened()
+        indices = np.empty((len(queries), k), dtype=np.int64)
+        similarities = np.empty((len(queries), k), dtype=np.float32)
+        for at, query in enumerate(queries):
+            candidates = self._signs.like(query, likely, keep=keep)
+            indices[at], similarities[at] = screen.nearest_of(
+                query, self._rows, k, candidates=candidates, scales=self._scales
+            )
+        return indices, similarities
+
+    def _screened(self) -> Screen:
+        if self._screen is None:
+            self._screen = Screen(self._rows, self._scales)
+        return self._screen
 
     def nearest_others(self, *, limit: int = CALIBRATION_ITEMS) -> npt.NDArray[np.float32]:
         """How near items are to their nearest other item.
@@ -181,7 +241,9 @@ class Index:
             nothing = np.empty((0, 0), dtype=np.intp)
             return nothing.ravel(), nothing, np.empty((0, 0), dtype=np.float32)
         asked = kept[:limit]
-        found, similarities = top_k(self._rows[asked], self._rows, count + 1, keep=keep)
+        queries = self._rows[asked].astype(np.float32) * self._scales[asked, None]
+        found, similarities = top_k(queries, self._rows, count + 1, keep=keep, scales=self._scales)
+        queries.fill(0)
         # An item is its own nearest, unless others equal it or come first within rounding; then
         # it may even be missing, and the farthest one found is one too many.
         itself = found == asked[:, None]
@@ -191,22 +253,19 @@ class Index:
         return asked, found[~itself].reshape(shape), near
 
 
-def unit_rows(vectors: npt.NDArray[np.float16]) -> npt.NDArray[np.float32]:
-    """Stored vectors as float32 of unit length, each row a function of its own bits alone.
-
-    Args:
-        vectors: (N, D) float16, finite. A row of zeros stays zeros.
-    """
-    rows = np.empty(vectors.shape, dtype=np.float32)
+def _scales_of(vectors: npt.NDArray[np.float16]) -> npt.NDArray[np.float32]:
+    """(N,) what makes each row 1 long, a function of its own bits alone; 0 for a row of zeros."""
+    squares = np.empty(len(vectors))
     for start in range(0, len(vectors), _ROWS_AT_ONCE):
         # By way of float32, for which processors have an instruction.
         wide = vectors[start : start + _ROWS_AT_ONCE].astype(np.float32).astype(np.float64)
         # Exact, hence free of the order of summation: float16 values are multiples of 2**-24,
         # their squares of 2**-48, and sums below 32 of those fit into the 53 bits of a float64.
-        lengths = np.sqrt(np.square(wide).sum(axis=1, keepdims=True))
-        wide /= np.where(lengths == 0, 1.0, lengths)
-        rows[start : start + _ROWS_AT_ONCE] = wide
-    return rows
+        squares[start : start + _ROWS_AT_ONCE] = np.einsum("nd,nd->n", wide, wide)
+    scales: npt.NDArray[np.float32] = np.zeros(len(vectors), dtype=np.float32)
+    np.divide(1.0, np.sqrt(squares), out=squares, where=squares > 0)
+    scales[:] = squares
+    return scales
 
 
 def check_k(k: SupportsIndex) -> int:

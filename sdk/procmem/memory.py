@@ -62,8 +62,8 @@ class VisualMemory(Asking, Forgetting):
             vault makes, or "keystore" for the operating system's (extra `sealed`). Every item is
             then encrypted under a key of its own, and deleting destroys that key, in old copies of
             the vault too; see docs/laws.md. Whoever loses the key loses the memory.
-        index: how neighbors are found: "exact"; "hnsw", faster in a large memory and nearly exact
-            (extra `hnsw`, see `cells.py`); "auto" takes it from 200,000 items on if it is there.
+        index: how neighbors are found: "exact"; "binary", which compares signs first, is faster in
+            a large memory and finds nearly all; "auto" takes it from 50,000 items on.
 
     Attributes:
         path: the folder, absolute.
@@ -185,20 +185,11 @@ class VisualMemory(Asking, Forgetting):
     # ---- looking
 
     @property
-    def index_kind(self) -> Literal["exact", "hnsw"]:
+    def index_kind(self) -> Literal["exact", "binary"]:
         """How neighbors are found now. Reads the vault if it has not been asked yet."""
         with self._lock:
             self._check_open()
             return self._recall.index().kind
-
-    def settle(self) -> None:
-        """Waits until the index is built: then "hnsw" is at its fastest.
-
-        Until then its answers are those of an exact search, in part or in all.
-        """
-        with self._lock:
-            self._check_open()
-            self._recall.index().settle()
 
     def items(self) -> Iterator[Item]:
         """Gives all items ascending by id. Changes in between may show or not."""

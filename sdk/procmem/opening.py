@@ -16,13 +16,13 @@ import numpy as np
 import numpy.typing as npt
 
 from procmem.batch import MaskLike, Perception, Prompt, binding_of, check_embedder, one_or_many
-from procmem.cells import check_hnswlib
 from procmem.embedder import DEFAULT_MODEL, Embedder, bundled_models, model_manifest
 from procmem.errors import ImageError, InputError, ModelError, VaultClosedError, unknown_choice
 from procmem.folder import check_binding, check_side, holds_vault
 from procmem.image import ImageLike, load_image
+from procmem.index import INDEX_KINDS, IndexKind
 from procmem.preprocess import View, check_image_size
-from procmem.recall import INDEX_KINDS, IndexKind, Recall
+from procmem.recall import Recall
 from procmem.segment import fit_mask
 from procmem.types import Embedding
 from procmem.vault import Vault
@@ -48,8 +48,6 @@ class OpenMemory:
     ) -> None:
         if index not in INDEX_KINDS:
             raise unknown_choice("index", index, INDEX_KINDS)
-        if index == "hnsw":
-            check_hnswlib()
         self._lock = threading.RLock()
         self._closed = False
         self._device = device

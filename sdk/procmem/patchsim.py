@@ -1,4 +1,4 @@
-"""The nearest rows of a matrix, and softmax-weighted sums of its rows, for many queries at once.
+"""The nearest rows of a matrix, and softmax-weighted sums of its rows.
 
 Takes vectors from `embedder.py` or the vault, gives indices and sums to `index.py` and
 `segment.py`. The work is done by the C++ extension `procmem._patchsim`; beside each function
@@ -24,6 +24,7 @@ from procmem.errors import InputError
 
 Float32 = npt.NDArray[np.float32]
 Bool = npt.NDArray[np.bool_]
+Words = npt.NDArray[np.uint64]
 
 
 @overload
@@ -33,6 +34,8 @@ def top_k(
     k: SupportsIndex,
     *,
     keep: Bool | None = None,
+    rows: npt.NDArray[np.int64] | None = None,
+    scales: Float32 | None = None,
     threads: SupportsIndex = 0,
 ) -> tuple[npt.NDArray[np.int64], Float32]: ...
 @overload
@@ -42,6 +45,7 @@ def top_k(
     k: SupportsIndex,
     *,
     keep: Bool | None = None,
+    rows: npt.NDArray[np.int64] | None = None,
     threads: SupportsIndex = 0,
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int32]]: ...
 def top_k(
@@ -50,6 +54,8 @@ def top_k(
     k: SupportsIndex,
     *,
     keep: Bool | None = None,
+    rows: npt.NDArray[np.int64] | None = None,
+    scales: Float32 | None = None,
     threads: SupportsIndex = 0,
 ) -> tuple[npt.NDArray[np.int64], Any]:
     """Finds the k memory rows of largest dot product for each query, in one pass over memory.
@@ -60,20 +66,29 @@ def top_k(
             float32 copy would. int8 if and only if the queries are.
         k: how many rows are wanted, at least 1.
         keep: (N,) bool, False for rows that shall not be found; they are not read. None keeps all.
+        rows: (R,) int64 ascending, the rows that are looked at; instead of `keep`, for few.
+        scales: (N,) float32, finite: what each row is multiplied with first, as if by numpy in
+            float32; for float16 memory only.
         threads: how many threads may work; 0 means one per core.
 
     Returns:
         Indices into memory, (Q, K) int64, and their similarities, (Q, K) float32, with
-        K = min(k, kept rows): larger similarity first, equal similarities by smaller index. For
-        unit rows the similarity is the cosine, within D * 2**-24 (rounding may take it just above
-        1). Similarities of int8 are exact, (Q, K) int32.
+        K = min(k, rows kept or given): larger similarity first, equal similarities by smaller
+        index. For unit rows the similarity is the cosine, within D * 2**-24 (rounding may take it
+        just above 1). Similarities of int8 are exact, (Q, K) int32.
 
     Raises:
         InputError: an argument has a wrong type, shape, layout or value; the message says which.
     """
     try:
         return _patchsim.topk(
-            queries, memory, _whole(k, "k"), _whole(threads, "threads"), keep=keep
+            queries,
+            memory,
+            _whole(k, "k"),
+            _whole(threads, "threads"),
+            keep=keep,
+            rows=rows,
+            scales=scales,
         )
     except (ValueError, TypeError) as error:
         raise InputError(str(error)) from error
@@ -89,6 +104,86 @@ def top_k_reference(
     similarities = np.take_along_axis(products, order, axis=1)
     kind = np.int32 if queries.dtype == np.int8 else np.float32
     return rows[order].astype(np.int64), similarities.astype(kind)
+
+
+def like_signs(
+    signs: Words,
+    mask: Words,
+    memory: Words,
+    count: int,
+    wanted: SupportsIndex,
+    *,
+    keep: Bool | None = None,
+    threads: SupportsIndex = 0,
+) -> npt.NDArray[np.int64]:
+    """Finds the rows of bits that differ least from one row of bits, where a mask is set.
+
+    Args:
+        signs: (W,) uint64, the bits that rows are compared with; W is 1 to 1,023.
+        mask: (W,) uint64, the bits that count.
+        memory: (P, W, 8) uint64 from `sign_panels`: the bits of eight rows side by side.
+        count: N, how many rows there are; the panels hold them and at most seven of filling.
+        wanted: how many rows are wanted, at least 1.
+        keep: (N,) bool, False for rows that shall not be found. None keeps all.
+        threads: how many threads may work; 0 means one per core.
+
+    Returns:
+        (R,) int64 ascending: every kept row within the smallest distance that takes in `wanted` of
+        them, or all kept rows if there are fewer.
+
+    Raises:
+        InputError: an argument has a wrong type, shape, layout or value; the message says which.
+    """
+    try:
+        return _patchsim.like_signs(
+            signs,
+            mask,
+            memory,
+            _whole(count, "count"),
+            _whole(wanted, "wanted"),
+            _whole(threads, "threads"),
+            keep=keep,
+        )
+    except (ValueError, TypeError) as error:
+        raise InputError(str(error)) from error
+
+
+def like_signs_reference(
+    signs: Words,
+    mask: Words,
+    memory: Words,
+    count: int,
+    wanted: int,
+    *,
+    keep: Bool | None = None,
+) -> npt.NDArray[np.int64]:
+    """The twin of `like_signs`: all distances, sorted."""
+    words = memory.transpose(0, 2, 1).reshape(-1, len(signs))[:count]  # (N, W)
+    differing = np.ascontiguousarray((words ^ signs) & mask)
+    distances = np.unpackbits(differing.view(np.uint8), axis=1).sum(axis=1, dtype=np.int64)
+    rows = np.arange(count) if keep is None else np.flatnonzero(keep)
+    if len(rows) <= wanted:
+        return rows.astype(np.int64)
+    limit = np.sort(distances[rows])[wanted - 1]
+    found: npt.NDArray[np.int64] = rows[distances[rows] <= limit].astype(np.int64)
+    return found
+
+
+def sign_panels(rows: npt.NDArray[np.floating[Any]]) -> Words:
+    """One bit of each element, set if it is above zero, as `like_signs` reads them.
+
+    Args:
+        rows: (N, D) floats.
+
+    Returns:
+        (P, W, 8) uint64, P = ceil(N / 8), W = ceil(D / 64); filling is zero.
+    """
+    count, width = rows.shape
+    bits = np.zeros((-(-count // 8) * 8, -(-width // 64) * 8), dtype=np.uint8)
+    bits[:count, : -(-width // 8)] = np.packbits(rows > 0, axis=1, bitorder="little")
+    words = bits.view(np.uint64).reshape(-1, 8, bits.shape[1] // 8)
+    panels: Words = np.ascontiguousarray(words.transpose(0, 2, 1))
+    return panels
 
 
 def mix(

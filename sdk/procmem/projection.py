@@ -16,12 +16,12 @@ _ROWS_AT_ONCE = 65_536  # float64 copies stay below 200 MB at 384 numbers a row
 
 
 def project(
-    rows: npt.NDArray[np.float32],
+    rows: npt.NDArray[np.floating],
 ) -> tuple[npt.NDArray[np.float32], tuple[float, float]]:
     """Projects vectors onto their first two principal components.
 
     Args:
-        rows: (N, D) float32, finite.
+        rows: (N, D) floats, finite.
 
     Returns:
         (N, 2) float32 coordinates around 0, and the share of the variance that each of the two

@@ -15,6 +15,7 @@ from typing import Literal, TypeAlias, TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from procmem.columns import ItemColumns
 from procmem.connection import Connection
 from procmem.errors import VaultFormatError
 from procmem.folder import damaged
@@ -62,7 +63,7 @@ class Contents:
         vectors: (N, D) float16 in the same order, finite.
     """
 
-    items: tuple[Item, ...]
+    items: ItemColumns
     vectors: npt.NDArray[np.float16]
 
 
@@ -98,31 +99,45 @@ class LedgerReader:
         Raises:
             VaultFormatError: a row is damaged, missing or too many.
         """
+        width = self.binding.cls_dim
 
-        def read(connection: sqlite3.Connection) -> tuple[list[ItemValues], bool]:
+        def read(connection: sqlite3.Connection) -> tuple[Contents, bool]:
             form = self._form
-            rows = connection.execute(f"{form.select_items} ORDER BY id").fetchall()
-            values = [form.unpack_item(row) for row in rows]
-            checksum = sum(map(form.item_checksum, rows))
-            return values, checksum == read_checksums(connection)[0]
+            count = int(connection.execute("SELECT count(*) FROM items").fetchone()[0])
+            items, vectors = ItemColumns(count), np.empty((count, width), dtype=np.float16)
+            cursor = connection.execute(f"{form.select_items} ORDER BY id")
+            checksum = 0
+            while rows := cursor.fetchmany(_ROWS_AT_ONCE):
+                values = [form.unpack_item(row) for row in rows]
+                checksum += sum(map(form.item_checksum, rows))
+                if len(items) + len(values) > count:
+                    raise self._damaged("there are more items than SQLite counts")
+                part = vectors[len(items) : len(items) + len(values)]
+                self._take_vectors(values, part)
+                items.append(values)
+            self._check_order(items.ids[: len(items)])
+            return Contents(items, vectors), checksum == read_checksums(connection)[0]
 
         with self._damages():
-            values, complete = self._connection.snapshot(read)
-        if not complete:
+            contents, complete = self._connection.snapshot(read)
+        if not complete or len(contents.items) != len(contents.vectors):
             raise self._damaged("items are missing, or there are others than were stored")
-        size, last = 2 * self.binding.cls_dim, 0
+        return contents
+
+    def _take_vectors(self, values: list[ItemValues], target: npt.NDArray[np.float16]) -> None:
         for one in values:
-            last = self._after(last, one[0])
-            if len(one[1]) != size:
+            if len(one[1]) != 2 * target.shape[1]:
                 raise self._damaged(f"the vector of item {one[0]} has another size")
         stored = b"".join([one[1] for one in values])
-        vectors = np.frombuffer(stored, dtype="<f2").reshape(-1, self.binding.cls_dim)
-        broken = np.flatnonzero(~np.isfinite(vectors).all(axis=1))
+        target[:] = np.frombuffer(stored, dtype="<f2").reshape(target.shape)
+        broken = np.flatnonzero(~np.isfinite(target).all(axis=1))
         if len(broken):
             raise self._damaged(f"the vector of item {values[broken[0]][0]} is not finite")
-        with self._connection.errors():
-            items = tuple([item_of(one) for one in values])
-        return Contents(items, vectors.astype(np.float16, copy=False))
+
+    def _check_order(self, ids: npt.NDArray[np.int64]) -> None:
+        wrong = np.flatnonzero(np.diff(ids, prepend=0) <= 0)
+        if len(wrong):
+            raise self._damaged(f"item {ids[wrong[0]]} stands out of order")
 
     def read_dense(self, use: Callable[[Iterator[DenseArrays]], _T]) -> _T:
         """Reads patch tokens and masks of the items that have them, in one pass, by id.

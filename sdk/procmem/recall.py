@@ -11,24 +11,21 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 from functools import partial
-from typing import Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from procmem.calibration import Reliability, fit_reliability
-from procmem.cells import Cells, make_index
+from procmem.columns import ItemColumns
 from procmem.dense import DenseBank, gather_bank
 from procmem.errors import InputError
-from procmem.index import Index
+from procmem.index import Index, IndexKind
 from procmem.influence import Ranking
 from procmem.record import Item, Record
 from procmem.types import Neighbor
 from procmem.vault import Vault
 from procmem.vote import Weighting, vote
 
-IndexKind: TypeAlias = Literal["auto", "exact", "hnsw"]
-INDEX_KINDS: tuple[IndexKind, ...] = ("auto", "exact", "hnsw")
 Flags = npt.NDArray[np.bool_]
 
 
@@ -37,21 +34,21 @@ class Recall:
 
     Args:
         vault: open.
-        kind: of the index, see `make_index`.
+        kind: of the index, see `Index`.
     """
 
     def __init__(self, vault: Vault, kind: IndexKind = "auto") -> None:
         self._vault, self._kind = vault, kind
         self._state = (0, 0)  # of the vault, when the index was made
-        self._index: Index | Cells | None = None
-        self._items: dict[int, Item] = {}
+        self._index: Index | None = None
+        self._items = ItemColumns()
         self._bank: DenseBank | None = None
         self._bank_state = (0, 0)
         self._outdate()
 
     # ---- in step with the vault
 
-    def index(self) -> Index | Cells:
+    def index(self) -> Index:
         """The index of what the vault holds now.
 
         Raises:
@@ -59,13 +56,10 @@ class Recall:
         """
         state = self._vault.state()
         if self._index is None or state != self._state:
+            self.clear()  # what another process has deleted leaves this one too
             contents = self._vault.load()
-            ids = np.array([item.id for item in contents.items], dtype=np.int64)
-            if self._index is not None:  # what another process has deleted leaves this one too
-                self._index.remove(np.setdiff1d(self._index.ids, ids).tolist())
-            self.clear()
-            self._index = make_index(ids, contents.vectors, self._kind)
-            self._items = {item.id: item for item in contents.items}
+            self._items = contents.items
+            self._index = Index(contents.items.ids.copy(), contents.vectors, self._kind)
             self._state = state
         return self._index
 
@@ -100,7 +94,7 @@ class Recall:
         if records:
             ids = np.array([record.item.id for record in records], dtype=np.int64)
             self._index.add(ids, np.stack([record.vector for record in records]))
-            self._items.update((record.item.id, record.item) for record in records)
+            self._items.insert(record.item for record in records)
             self._outdate()
         self._state = self._vault.state()
 
@@ -109,8 +103,7 @@ class Recall:
         self._drop_bank()
         if self._index is not None:
             self._index.remove(ids)
-        for id_ in ids:
-            self._items.pop(id_, None)
+            self._items.remove(ids)
         self._outdate()
 
     def purged(self) -> None:
@@ -126,7 +119,7 @@ class Recall:
         if self._index is not None:
             self._index.clear()
         self._index = None
-        self._items = {}
+        self._items = ItemColumns()
         self._outdate()
 
     def _outdate(self) -> None:
@@ -139,11 +132,11 @@ class Recall:
 
     def item(self, id_: int) -> Item:
         """The item of an id that the index holds."""
-        return self._items[id_]
+        return self._items[int(np.searchsorted(self._items.ids, id_))]
 
     def neighbor(self, id_: int, similarity: float) -> Neighbor:
         """An item as a neighbor."""
-        item = self._items[id_]
+        item = self.item(id_)
         return Neighbor(id_, item.label, similarity, item.source)
 
     def nearest(
@@ -158,19 +151,18 @@ class Recall:
 
     def where(self, keep: Callable[[Item], bool]) -> Flags:
         """(N,) which rows of the index hold such items."""
-        index = self._known()
-        flags = (keep(self._items[id_]) for id_ in index.ids.tolist())
-        return np.fromiter(flags, dtype=np.bool_, count=len(index))
+        return np.fromiter(map(keep, self._items), dtype=np.bool_, count=len(self._known()))
 
     def labelled(self) -> Flags:
         """(N,) which rows of the index have a label: those that vote."""
         if self._voters is None:
-            self._voters = self.where(lambda item: item.label is not None)
+            flags = (label is not None for label in self._items.labels)
+            self._voters = np.fromiter(flags, dtype=np.bool_, count=len(self._known()))
         return self._voters
 
     def labels(self) -> list[str]:
         """The label of every row, "" for none."""
-        return [self._items[id_].label or "" for id_ in self._known().ids.tolist()]
+        return [label or "" for label in self._items.labels]
 
     def ranking(self, query: npt.NDArray[np.float32], k: int) -> Ranking:
         """The items with a label by similarity to a query (D,), read as far as needed."""
@@ -207,7 +199,7 @@ class Recall:
             self._calibration = self._known().nearest_others()
         return self._calibration, self._reliabilities[key]
 
-    def _known(self) -> Index | Cells:
+    def _known(self) -> Index:
         if self._index is None:
             raise RuntimeError("index() is to be called first, under the same lock")
         return self._index

@@ -1,9 +1,9 @@
 """Unit vectors rounded to bytes: a first look that rules rows out before the exact one.
 
 Takes unit rows from `index.py` and gives it back the nearest of them, to the bit those that a scan
-of all rows gives, at a quarter of the bytes read. Rounding moves a dot product by no more than is
-known beforehand, so that the rows that cannot be among the nearest are known too; if too many could
-be, all rows are looked at. Derived from each row alone (law 1).
+of all rows gives, at half of the bytes read and with cheaper products. Rounding moves a dot product
+by no more than is known beforehand, so that the rows that cannot be among the nearest are known
+too; if too many could be, all rows are looked at. Derived from each row alone (law 1).
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import numpy.typing as npt
 from procmem.patchsim import top_k
 
 Float32 = npt.NDArray[np.float32]
+Rows = npt.NDArray[np.floating]
 
 ROWS_PER_QUERY = 3000
 """With fewer rows for each query a scan of all of them is as fast."""
@@ -35,40 +36,55 @@ class Screen:
     """The rounded copy of (N, D) unit rows, D at most `MAX_WIDTH`.
 
     Args:
-        rows: (N, D) float32 of length 1 or 0, finite. Not kept.
+        rows: (N, D) float16 or float32, finite. Not kept.
+        scales: (N,) float32 that make float16 rows 1 long; see `top_k`.
     """
 
-    def __init__(self, rows: Float32) -> None:
+    def __init__(self, rows: Rows, scales: Float32 | None = None) -> None:
         self._unit = _SPREADS / math.sqrt(rows.shape[1]) / _LEVELS
-        self._codes, self._errors = self._rounded(rows)
-        self._worst = float(self._errors.max(initial=0.0))
+        self._take(*self._rounded(rows, scales))
 
     def __len__(self) -> int:
         return len(self._codes)
 
-    def insert(self, at: npt.NDArray[np.intp], rows: Float32) -> None:
+    def insert(self, at: npt.NDArray[np.intp], rows: Rows, scales: Float32 | None = None) -> None:
         """Takes in (M, D) more rows before the positions `at`, as `np.insert` does."""
-        codes, errors = self._rounded(rows)
-        self._hold(np.insert(self._codes, at, codes, axis=0), np.insert(self._errors, at, errors))
+        codes, errors, lengths = self._rounded(rows, scales)
+        self._hold(
+            np.insert(self._codes, at, codes, axis=0),
+            np.insert(self._errors, at, errors),
+            np.insert(self._lengths, at, lengths),
+        )
 
     def remove(self, gone: npt.NDArray[np.bool_]) -> None:
         """Drops the rows marked in (N,) `gone` and overwrites the memory that held them."""
-        self._hold(self._codes[~gone], self._errors[~gone])
+        self._hold(self._codes[~gone], self._errors[~gone], self._lengths[~gone])
 
-    def _hold(self, codes: npt.NDArray[np.int8], errors: Float32) -> None:
-        self._codes.fill(0)
-        self._errors.fill(0)
-        self._codes, self._errors = codes, errors
+    def _hold(self, codes: npt.NDArray[np.int8], errors: Float32, lengths: Float32) -> None:
+        for old in (self._codes, self._errors, self._lengths):
+            old.fill(0)
+        self._take(codes, errors, lengths)
+
+    def _take(self, codes: npt.NDArray[np.int8], errors: Float32, lengths: Float32) -> None:
+        self._codes, self._errors, self._lengths = codes, errors, lengths
         self._worst = float(errors.max(initial=0.0))
+        self._longest = float(lengths.max(initial=0.0))
 
     def nearest(
-        self, queries: Float32, rows: Float32, k: int, *, keep: npt.NDArray[np.bool_] | None = None
+        self,
+        queries: Float32,
+        rows: Rows,
+        k: int,
+        *,
+        keep: npt.NDArray[np.bool_] | None = None,
+        scales: Float32 | None = None,
     ) -> tuple[npt.NDArray[np.int64], Float32]:
-        """What `top_k(queries, rows, k, keep=keep)` gives.
+        """What `top_k(queries, rows, k, keep=keep, scales=scales)` gives.
 
         Args:
             queries: (Q, D) float32.
             rows: the (N, D) rows that this is a copy of.
+            scales: theirs, if they have any.
             k: at least 1.
             keep: (N,) bool, False for rows that shall not be found.
 
@@ -79,13 +95,13 @@ class Screen:
             InputError: as `top_k`.
         """
         if not np.isfinite(queries).all():
-            return top_k(queries, rows, k, keep=keep)  # says what is wrong with them
-        codes, errors = self._rounded(queries)
+            return top_k(queries, rows, k, keep=keep, scales=scales)  # says what is wrong with them
+        codes, errors, _ = self._rounded(queries)
         lengths = self._unit * np.sqrt(np.square(codes, dtype=np.float64).sum(axis=1))
-        # With c' what the bytes of c stand for: q.r = q'.r' + q'.(r - r') + (q - q').r, and
-        # |r| <= 1 but for rounding. The last term is what the kernel's sums in float32 may be off.
-        bounds = 1.0001 * (lengths * self._worst + errors)
-        bounds += queries.shape[1] * 2.0**-23 * (1.0001 * lengths + bounds)
+        # With c' what the bytes of c stand for: q.r = q'.r' + q'.(r - r') + (q - q').r. The last
+        # term is what the kernel's sums in float32 may be off.
+        bounds = 1.0001 * (lengths * self._worst + errors * self._longest)
+        bounds += queries.shape[1] * 2.0**-23 * (1.0001 * lengths * self._longest + bounds)
 
         kept = len(self) if keep is None else int(np.count_nonzero(keep))
         shape = (len(queries), min(k, kept))
@@ -96,20 +112,46 @@ class Screen:
             unproven = []
             for query, candidates, farthest in zip(open_ones, found, scores[:, -1:], strict=True):
                 # Ascending, so that among equals the smaller position comes first here too.
-                chosen = np.sort(candidates)
-                best, near = top_k(queries[query : query + 1], rows[chosen], k)
+                one, chosen = queries[query : query + 1], np.sort(candidates)
+                best, near = top_k(one, rows, k, rows=chosen, scales=scales)
                 unseen = self._unit**2 * farthest + bounds[query]
-                if len(chosen) < count or unseen[0] < near[0, -1]:
-                    positions[query], similarities[query] = chosen[best[0]], near[0]
+                if len(candidates) < count or unseen[0] < near[0, -1]:
+                    positions[query], similarities[query] = best[0], near[0]
                 else:
                     unproven.append(query)
             open_ones = np.array(unproven, dtype=np.intp)
             if len(open_ones) == 0:
                 return positions, similarities
         positions[open_ones], similarities[open_ones] = top_k(
-            queries[open_ones], rows, k, keep=keep
+            queries[open_ones], rows, k, keep=keep, scales=scales
         )
         return positions, similarities
+
+    def nearest_of(
+        self,
+        query: Float32,
+        rows: Rows,
+        k: int,
+        *,
+        candidates: npt.NDArray[np.int64],
+        scales: Float32 | None = None,
+    ) -> tuple[npt.NDArray[np.int64], Float32]:
+        """The nearest of some rows, but for those that rounding puts too far back.
+
+        Args:
+            query: (D,) float32, finite.
+            rows: the (N, D) rows that this is a copy of.
+            scales: theirs, if they have any.
+            k: at least 1.
+            candidates: (R,) int64 positions, ascending.
+
+        Returns:
+            Positions (K,) int64 and similarities (K,) float32, K = min(k, R); these are exact.
+        """
+        codes, _, _ = self._rounded(query[None])
+        found, _ = top_k(codes, self._codes, 2 * k + 16, rows=candidates)
+        best, near = top_k(query[None], rows, k, rows=np.sort(found[0]), scales=scales)
+        return best[0], near[0]
 
     def _counts(self, k: int) -> Iterable[int]:
         """How many rows to look at twice, until it costs more than to look at all of them."""
@@ -118,22 +160,29 @@ class Screen:
             yield count
             count *= 4
 
-    def _rounded(self, rows: Float32) -> tuple[npt.NDArray[np.int8], Float32]:
-        """(N, D) int8 and how far each row is from what they stand for, (N,)."""
+    def _rounded(
+        self, rows: Rows, scales: Float32 | None = None
+    ) -> tuple[npt.NDArray[np.int8], Float32, Float32]:
+        """(N, D) int8; how far each row is from what they stand for, (N,); its length, (N,)."""
         codes = np.empty(rows.shape, dtype=np.int8)
-        errors = np.empty(len(rows), dtype=np.float32)
+        errors, lengths = np.empty((2, len(rows)), dtype=np.float32)
         unit = np.float32(self._unit)
         for start in range(0, len(rows), _ROWS_AT_ONCE):
             part = slice(start, start + _ROWS_AT_ONCE)
             with np.errstate(over="ignore"):  # infinitely far off, and nothing is ruled out
-                rounded = rows[part] * (1 / unit)
+                wide = rows[part].astype(np.float32, copy=False)
+                if scales is not None:
+                    wide = wide * scales[part, None]
+                rounded = wide * (1 / unit)
                 np.rint(rounded, out=rounded)
                 np.clip(rounded, -_LEVELS, _LEVELS, out=rounded)
                 codes[part] = rounded
                 rounded *= unit
-                rounded -= rows[part]
+                rounded -= wide
                 errors[part] = np.einsum("nd,nd->n", rounded, rounded)
-        np.sqrt(errors, out=errors)
-        errors *= np.float32(1.0001)  # no less than they are, for all rounding
-        errors += np.float32(1e-6)
-        return codes, errors
+                lengths[part] = np.einsum("nd,nd->n", wide, wide)
+        for bound in (errors, lengths):  # no less than they are, for all rounding
+            np.sqrt(bound, out=bound)
+            bound *= np.float32(1.0001)
+            bound += np.float32(1e-6)
+        return codes, errors, lengths

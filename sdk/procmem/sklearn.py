@@ -403,10 +403,7 @@ _FLOATS = [np.float64, np.float32]  # what others are turned into is the first
 
 
 def _unit(rows: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
-    """Rows of unit length, each a function of its own numbers alone; zeros stay zeros.
-
-    Float16 vectors as a vault stores them come out as `index.unit_rows` makes them, to the bit.
-    """
+    """Rows of unit length, each a function of its own numbers alone; zeros stay zeros."""
     wide = np.ascontiguousarray(rows, dtype=np.float64)
     # By a power of two, which rounds nothing: the squares of the largest must not overflow.
     _, exponents = np.frexp(np.abs(wide).max(axis=1, keepdims=True))

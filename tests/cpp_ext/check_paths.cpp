@@ -83,6 +83,47 @@ Nearest nearest(const std::vector<Query>& queries, const std::vector<Row>& memor
     return found;
 }
 
+// Bits at random, where distances repeat often; compared one by one.
+void check_signs(const std::string& isa, std::size_t n, std::size_t words, const bool* keep,
+                 std::size_t wanted, std::size_t threads) {
+    const std::size_t panels = (n + procmem::sign_rows - 1) / procmem::sign_rows;
+    std::vector<std::uint64_t> memory(panels * words * procmem::sign_rows);
+    std::vector<std::uint64_t> signs(words);
+    std::vector<std::uint64_t> mask(words);
+    for (auto* bits : {&memory, &signs, &mask}) {
+        for (std::uint64_t& word : *bits) {
+            word = std::uniform_int_distribution<std::uint64_t>()(random_bits);
+        }
+    }
+    std::vector<std::pair<std::size_t, std::int64_t>> order;
+    for (std::size_t row = 0; row < n; ++row) {
+        std::size_t distance = 0;
+        for (std::size_t word = 0; word < words; ++word) {
+            const std::size_t at = (row / procmem::sign_rows * words + word) * procmem::sign_rows;
+            const std::uint64_t bits =
+                (memory[at + row % procmem::sign_rows] ^ signs[word]) & mask[word];
+            for (int bit = 0; bit < 64; ++bit) {
+                distance += (bits >> bit) & 1u;
+            }
+        }
+        if (keep[row]) {
+            order.emplace_back(distance, static_cast<std::int64_t>(row));
+        }
+    }
+    std::sort(order.begin(), order.end());
+    std::vector<std::int64_t> expected;
+    for (const auto& [distance, row] : order) {
+        if (expected.size() < wanted || distance <= order[wanted - 1].first) {
+            expected.push_back(row);
+        }
+    }
+    std::sort(expected.begin(), expected.end());
+    const auto found =
+        procmem::like_signs(procmem::choose_sign_kernels(isa), {memory.data(), n, words},
+                            signs.data(), mask.data(), keep, wanted, threads);
+    require(found == expected, "like_signs", 1, n, words);
+}
+
 void check(const std::string& isa, std::size_t q, std::size_t n, std::size_t d, double share) {
     const procmem::Kernels& kernels = procmem::choose_kernels(isa);
     std::vector<unsigned char> flags(n);
@@ -118,16 +159,31 @@ void check(const std::string& isa, std::size_t q, std::size_t n, std::size_t d, 
     for (int stored = 0; stored < 2; ++stored) {
         const procmem::Status status =
             stored == 0 ? procmem::topk(kernels, Rows<float>{queries.data(), q, d},
-                                        Rows<float>{memory.data(), n, d}, keep, k, threads,
+                                        Rows<float>{memory.data(), n, d}, nullptr, keep, k, threads,
                                         indices.data(), similarities.data())
                         : procmem::topk(kernels, Rows<float>{queries.data(), q, d},
-                                        Rows<Half>{halves.data(), n, d}, keep, k, threads,
+                                        Rows<Half>{halves.data(), n, d}, nullptr, keep, k, threads,
                                         indices.data(), similarities.data());
         require(status.problem == procmem::Problem::none, "status", q, n, d);
         require(indices == wanted.indices, "topk", q, n, d);
         require(std::equal(similarities.begin(), similarities.end(), wanted.similarities.begin()),
                 "similarity", q, n, d);
     }
+
+    {
+        // The same rows, by a list of them.
+        std::vector<std::int64_t> listed;
+        for (std::size_t row = 0; row < n; ++row) {
+            if (keep[row]) {
+                listed.push_back(static_cast<std::int64_t>(row));
+            }
+        }
+        procmem::topk(kernels, Rows<float>{queries.data(), q, d}, Rows<Half>{halves.data(), n, d},
+                      nullptr, {listed.data(), listed.size()}, k, threads, indices.data(),
+                      similarities.data());
+        require(indices == wanted.indices, "topk of listed rows", q, n, d);
+    }
+    check_signs(isa, n, d, keep, static_cast<std::size_t>(between(1, 40)), threads);
 
     const auto v = static_cast<std::size_t>(between(1, 20));
     const auto values = integers<float>(n * v, 0, 100);

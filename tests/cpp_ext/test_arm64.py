@@ -15,7 +15,17 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 COMPILER, EMULATOR = "aarch64-linux-gnu-g++", "qemu-aarch64"
-PORTABLE = ("dispatch", "run_topk", "run_mix", "kernel_scalar", "int8_scalar", "kernel_neon")
+PORTABLE = (
+    "dispatch",
+    "run_topk",
+    "run_mix",
+    "run_signs",
+    "signs_scalar",
+    "signs_neon",
+    "kernel_scalar",
+    "int8_scalar",
+    "kernel_neon",
+)
 DOT_PRODUCTS = "-march=armv8.2-a+dotprod"
 
 

@@ -9,8 +9,6 @@ import pytest
 from tests.tiny_model import write_tiny_model
 
 import procmem
-from procmem.cells import Cells
-from procmem.index import Index
 from procmem.projection import project
 
 
@@ -39,17 +37,6 @@ def test_rows_without_variance_lie_in_one_place(rows):
 def test_rows_that_are_not_finite_are_refused():
     with pytest.raises(procmem.InputError, match="finite"):
         project(np.full((3, 4), np.nan, dtype=np.float32))
-
-
-def test_cells_give_their_rows_in_the_order_of_the_exact_index():
-    generator = np.random.default_rng(1)
-    ids = generator.permutation(500).astype(np.int64) + 1
-    vectors = generator.normal(size=(500, 8)).astype(np.float16)
-
-    cells = Cells(ids, vectors, capacity=40, least_graph=1000)
-
-    np.testing.assert_array_equal(cells.rows, Index(ids, vectors).rows)
-    cells.clear()
 
 
 def test_the_map_after_a_deletion_is_that_of_a_memory_that_never_held_the_item(tmp_path: Path):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 import pytest
@@ -68,7 +70,7 @@ def test_rows_that_round_to_equal_bytes_are_told_apart() -> None:
     random = np.random.default_rng(0)
     center = random.standard_normal(64)
     rows = unit(center + 1e-5 * random.standard_normal((4000, 64)))
-    codes, _ = Screen(rows)._rounded(rows)
+    codes, _, _ = Screen(rows)._rounded(rows)
     assert len(np.unique(codes, axis=0)) < 40
     check(rows, rows[:8], 5, None)
 
@@ -90,8 +92,8 @@ def test_most_rows_of_an_ordinary_memory_are_ruled_out(monkeypatch: pytest.Monke
     rows = rows_of("random", 0, 20_000, 384)
     asked: list[int] = []
 
-    def counted(queries: Float32, memory: Float32, k: int, **options: object) -> object:
-        asked.append(len(memory))
+    def counted(queries: Float32, memory: Float32, k: int, **options: Any) -> object:
+        asked.append(len(memory) if options.get("rows") is None else len(options["rows"]))
         return top_k(queries, memory, k, **options)  # type: ignore[call-overload]  # passes on
 
     whole = Screen(rows)

@@ -27,7 +27,6 @@ from sklearn.utils.estimator_checks import check_estimator, parametrize_with_che
 import procmem.sklearn
 from procmem.embedder import Embedder
 from procmem.errors import ImageDecodeError, InputError, ModelNotFoundError
-from procmem.index import unit_rows
 from procmem.memory import VisualMemory
 from procmem.patchsim import top_k_reference
 from procmem.sklearn import ImageEmbedder, MemoryClassifier, _unit
@@ -197,13 +196,6 @@ def test_votes_are_those_of_a_memory_of_the_same_vectors(photos, model, tmp_path
             assert {k: v for k, v in ours.items() if v} == pytest.approx(
                 dict(answer.votes), abs=1e-5
             )
-
-
-def test_stored_vectors_become_the_rows_that_the_index_searches():
-    random = np.random.default_rng(0)
-    stored = random.standard_normal((50, 384)).astype(np.float16)
-    stored[3] = 0
-    assert np.array_equal(_unit(stored), unit_rows(stored))
 
 
 @pytest.mark.parametrize("scale", [1e-300, 1.0, 1e300])

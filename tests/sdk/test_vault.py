@@ -102,7 +102,7 @@ def test_everything_comes_back_as_it_went_in(folder):
     contents = vault.load()
     patches, masks = vault.load_dense()
     vault.close()
-    assert contents.items == tuple(
+    assert tuple(contents.items) == tuple(
         Item(id_, "cat", f"/p/{id_}.jpg", 1_700_000_000) for id_ in range(1, 13)
     )
     expected = np.stack([record(id_).vector for id_ in range(1, 13)])

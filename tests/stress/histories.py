@@ -2,8 +2,8 @@
 
 A history adds, deletes (by id, label or source), purges, and opens anew, at random. Two of them
 with one surviving set must end in byte-identical ledgers and equal answers, and no file may hold a
-window of what was deleted on the way. Every third pair asks graphs (`cells.py`), small
-enough that these few items make several.
+window of what was deleted on the way. Every third pair asks by signs (`signs.py`), and for
+so few rows that even these few items are not all looked at.
 """
 
 from __future__ import annotations
@@ -17,23 +17,14 @@ from unittest import mock
 import numpy as np
 from tests.stress import toy
 
-from procmem.cells import Cells, hnswlib_is_installed
-from procmem.index import Index
+from procmem.index import Index, IndexKind
 from procmem.memory import VisualMemory
-from procmem.recall import IndexKind
 from procmem.residue import scan_folder
 
 K = 20
-GRAPH_K = 4  # a cell asks its graph only for a small share of its items
+FEW = 4  # signs are looked at only for a small share of the items
 QUERIES = np.random.default_rng(11).standard_normal((1000, toy.CLS)).astype(np.float32)
 QUERIES /= np.linalg.norm(QUERIES, axis=1, keepdims=True)
-
-
-def small_index(ids: np.ndarray, vectors: np.ndarray, kind: IndexKind) -> Index | Cells:
-    """What `make_index` makes, with cells and graphs of a few items."""
-    return (
-        Cells(ids, vectors, capacity=32, least_graph=8) if kind == "hnsw" else Index(ids, vectors)
-    )
 
 
 class Searchable(Protocol):
@@ -112,13 +103,8 @@ class History:
         """What is answered now is what an index answers that never held anything else."""
         ids = np.array(sorted(self.held), dtype=np.int64)
         vectors = [toy.vector(id_) for id_ in sorted(self.held)]
-        fresh = small_index(
-            ids, np.array(vectors, dtype=np.float16).reshape(-1, toy.CLS), self.kind
-        )
-        if isinstance(fresh, Cells):
-            fresh.settle()
-            self.memory.settle()
-        for k in (K, GRAPH_K):
+        fresh = Index(ids, np.array(vectors, dtype=np.float16).reshape(-1, toy.CLS), self.kind)
+        for k in (K, FEW):
             check_same_answers(self.memory._recall.index(), fresh, QUERIES, k)
         fresh.clear()
 
@@ -161,9 +147,8 @@ def run_histories(folder: Path, *, count: int, seed: int = 0) -> dict[str, int]:
     Returns:
         Figures: histories, deletes, comparisons of answers, windows looked for.
     """
-    figures = {"histories": 0, "with graphs": 0, "deletes": 0, "queries compared": 0, "windows": 0}
-    graphs = hnswlib_is_installed()
-    with toy.hasty(), mock.patch("procmem.recall.make_index", small_index):
+    figures = {"histories": 0, "by signs": 0, "deletes": 0, "queries compared": 0, "windows": 0}
+    with toy.hasty(), mock.patch.multiple("procmem.index", _LIKELY=1, _FOR_EACH=1):
         for pair in range((count + 1) // 2):
             chance = random.Random(f"{seed} {pair}")
             ids = range(1, chance.choice([6, 40, 120]))
@@ -171,7 +156,7 @@ def run_histories(folder: Path, *, count: int, seed: int = 0) -> dict[str, int]:
             ledgers = []
             for side in range(2):
                 path = folder / f"{pair}-{side}"
-                kind: IndexKind = "hnsw" if graphs and pair % 3 == 0 else "exact"
+                kind: IndexKind = "binary" if pair % 3 == 0 else "exact"
                 history = History(path, seed=2 * pair + side, kind=kind)
                 history.wander(chance.randrange(3, 16), ids)
                 history.settle(survivors)
@@ -182,7 +167,7 @@ def run_histories(folder: Path, *, count: int, seed: int = 0) -> dict[str, int]:
                 assert set(left) - {"KEY"} == {"LOCK", "ledger.sqlite"}
                 ledgers.append(left["ledger.sqlite"])
                 figures["histories"] += 1
-                figures["with graphs"] += kind == "hnsw"
+                figures["by signs"] += kind == "binary"
                 figures["deletes"] += history.deletes
                 figures["queries compared"] += len(QUERIES)
                 figures["windows"] += checked

@@ -61,7 +61,7 @@ def state_of(memory: VisualMemory) -> list[str]:
     answers = [memory.neighbors(toy.picture(id_), k=10) for id_ in QUERIES]
     answer = memory.classify(toy.picture(QUERIES[0]))
     patches, masks = memory._vault.load_dense()
-    held = (items, contents.items, answers, answer, memory._vault.ids(dense=True))
+    held = (items, tuple(contents.items), answers, answer, memory._vault.ids(dense=True))
     parts = [repr(held).encode(), contents.vectors.tobytes(), patches.tobytes(), masks.tobytes()]
     return [hashlib.sha256(b"".join(parts)).hexdigest(), memory.stats().receipt_key or ""]
 

@@ -10,8 +10,8 @@ import pytest
 from tests.stress import histories, toy
 from tests.stress.histories import check_same_answers
 
-from procmem.cells import Cells, _Cell
 from procmem.residue import scan_folder
+from procmem.signs import Signs
 
 hnswlib = pytest.importorskip("hnswlib", reason="the control is an hnswlib graph")
 
@@ -20,7 +20,7 @@ IDS = np.arange(1, COUNT + 1)
 
 
 class RawGraph:
-    """hnswlib by itself, built by one thread from a fixed seed; searched as indexes here are."""
+    """hnswlib by itself, built by one thread from a fixed seed; searched as an index here is."""
 
     def __init__(self, ids, rows):
         self.graph = hnswlib.Index(space="ip", dim=rows.shape[1])
@@ -77,44 +77,15 @@ def test_the_comparison_holds_for_two_graphs_with_one_history(rows):
     check_same_answers(RawGraph(IDS, rows), RawGraph(IDS, rows), queries, K)
 
 
-def mark_only(cell, ids):
-    """A way to remove that a cell must not have: its graph stays, with marks."""
-    if cell.graph is not None:
-        for id_ in np.intersect1d(cell.rows.ids, ids).tolist():
-            cell.graph.mark_deleted(id_)
-    cell.rows.remove(ids.tolist())
-
-
-def forgetful(rows):
-    """Cells of graphs that lost an item, and the same that never held it; both settled."""
-    keep = IDS != DELETED
-    pair = []
-    for ids, vectors in ((IDS, rows), (IDS[keep], rows[keep])):
-        cells = Cells(ids, vectors.astype(np.float16), capacity=COUNT, least_graph=8)
-        cells.settle()
-        pair.append(cells)
-    pair[0].remove([DELETED])
-    pair[0].settle()
-    return pair
-
-
-def test_cells_pass_the_comparison_that_cells_which_only_mark_fail(rows, monkeypatch):
-    queries = unit(1000, 2)
-    check_same_answers(*forgetful(rows), queries, K)
-    monkeypatch.setattr(_Cell, "remove", mark_only)
-    with pytest.raises(AssertionError):
-        check_same_answers(*forgetful(rows), queries, K)
-
-
-def test_histories_ask_the_graphs_and_not_only_the_rows(tmp_path, monkeypatch):
+def test_histories_ask_by_signs_and_not_only_the_rows(tmp_path, monkeypatch):
     asked = []
-    search = hnswlib.Index.knn_query
+    like = Signs.like
 
-    def count(graph, queries, k, **options):
-        asked.append(len(queries))
-        return search(graph, queries, k, **options)
+    def count(signs, query, wanted, **options):
+        asked.append(wanted)
+        return like(signs, query, wanted, **options)
 
-    monkeypatch.setattr(hnswlib.Index, "knn_query", count)
+    monkeypatch.setattr(Signs, "like", count)
     figures = histories.run_histories(tmp_path, count=8)
-    assert figures["with graphs"] > 2
-    assert sum(asked) > 10_000
+    assert figures["by signs"] > 2
+    assert len(asked) >= 4 * 1000

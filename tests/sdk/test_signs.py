@@ -1,0 +1,296 @@
+"""procmem.signs and the index that uses it: fast, nearly exact, and a function of what is left."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tests.sdk.test_reasons import Model, image
+
+from procmem import VisualMemory, _patchsim, index
+from procmem.errors import InputError
+from procmem.index import Index
+from procmem.patchsim import like_signs, like_signs_reference, sign_panels
+from procmem.signs import Signs
+
+Float32 = npt.NDArray[np.float32]
+WIDTH = 64
+
+
+def vectors_of(ids: npt.ArrayLike, seed: int = 0) -> npt.NDArray[np.float16]:
+    """(N, D) unit vectors around 20 centers, each of its id alone; every tenth is its twin's."""
+    centers = np.random.default_rng(seed).normal(size=(20, WIDTH))
+    rows = []
+    for id_ in np.asarray(ids).tolist():
+        random = np.random.default_rng([seed, id_ - id_ % 10 if id_ % 10 == 1 else id_])
+        rows.append(centers[random.integers(20)] + random.normal(size=WIDTH))
+    wide = np.array(rows).reshape(-1, WIDTH)
+    unit: npt.NDArray[np.float16] = (wide / np.linalg.norm(wide, axis=1, keepdims=True)).astype(
+        np.float16
+    )
+    return unit
+
+
+def index_of(ids: Any, kind: Any = "binary") -> Index:
+    ids = np.array(ids, dtype=np.int64)
+    return Index(ids, vectors_of(ids), kind)
+
+
+QUERIES: Float32 = vectors_of(np.arange(40) + 10**9).astype(np.float32)
+MANY = range(1, 4001)
+
+
+@pytest.fixture(scope="module")
+def large() -> Index:
+    return index_of(MANY)
+
+
+@pytest.fixture(scope="module")
+def exact() -> Index:
+    return index_of(MANY, "exact")
+
+
+# ---- the kernel
+
+
+@settings(max_examples=80, deadline=None, derandomize=True)
+@given(
+    st.integers(1, 3000), st.integers(1, 2200), st.sampled_from([0.0, 0.02, 0.5, 1.0, None]),
+    st.integers(1, 400), st.integers(0, 2**32),
+)  # fmt: skip
+def test_every_path_finds_the_rows_of_like_signs(
+    count: int, width: int, share: float | None, wanted: int, seed: int
+) -> None:
+    random = np.random.default_rng(seed)
+    width = width if count < 200 else width % 300 + 1
+    rows = random.standard_normal((count, width)).astype(np.float32)
+    rows[random.integers(count, size=count // 2)] = rows[0]  # equal ones
+    memory = sign_panels(rows)
+    signs, mask = sign_panels(random.standard_normal((2, width)))[0, :, :2].T.copy()
+    keep = None if share is None else random.random(count) < share
+    expected = like_signs_reference(signs, mask, memory, count, wanted, keep=keep)
+    for isa in _patchsim.available_isas():
+        for threads in (1, 3):
+            found = _patchsim.like_signs(
+                signs, mask, memory, count, wanted, threads, keep=keep, isa=isa
+            )
+            np.testing.assert_array_equal(found, expected)
+
+
+def test_many_rows_are_found_whatever_the_sample_says() -> None:
+    """The near rows stand where the sample that sets the first limit does not look."""
+    random = np.random.default_rng(0)
+    rows = random.standard_normal((40_000, 64)).astype(np.float32)
+    signs, mask = sign_panels(np.stack([rows[0], np.ones(64, np.float32)]))[0, :, :2].T.copy()
+    for near in (slice(600, 3000), slice(0, 512)):
+        other = rows.copy()
+        other[near] = rows[0]
+        memory = sign_panels(other)
+        expected = like_signs_reference(signs, mask, memory, 40_000, 900)
+        np.testing.assert_array_equal(like_signs(signs, mask, memory, 40_000, 900), expected)
+
+
+def test_signs_are_one_bit_of_each_element() -> None:
+    rows = np.random.default_rng(0).standard_normal((11, 70))
+    panels = sign_panels(rows)
+    assert panels.shape == (2, 2, 8)
+    for row in range(16):
+        for element in range(128):
+            bit = int(panels[row // 8, element // 64, row % 8]) >> (element % 64) & 1
+            assert bit == (row < 11 and element < 70 and bool(rows[row, element] > 0))
+
+
+WORDS = np.zeros(2, dtype=np.uint64)
+PANELS = np.zeros((3, 2, 8), dtype=np.uint64)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"signs": WORDS[:1]}, r"signs has shape \(1,\), wanted uint64 of shape \(2,\)"),
+        ({"mask": [0, 0]}, "mask is a list, wanted uint64"),
+        ({"mask": WORDS.astype(np.int64)}, "mask has dtype int64, wanted uint64"),
+        ({"memory": PANELS[0]}, "memory is uint64 of shape"),
+        ({"memory": PANELS[:, :, :7]}, "memory is uint64 of shape"),
+        ({"memory": PANELS[:, :0]}, "wanted 1 to 1023 words"),
+        ({"memory": "panels"}, "memory is a str"),
+        ({"count": 25}, "count is 25 and memory has shape"),
+        ({"count": 16}, "one panel for every 8 rows"),
+        ({"count": True}, "count is True, wanted a whole number"),
+        ({"wanted": 0}, "wanted is 0"),
+        ({"threads": -1}, "threads is -1"),
+        ({"keep": np.ones(3, np.bool_)}, "keep has shape"),
+    ],
+)
+def test_wrong_arguments_are_told(change: dict[str, Any], message: str) -> None:
+    arguments = {
+        "signs": WORDS, "mask": WORDS, "memory": PANELS, "count": 20, "wanted": 5, "threads": 0,
+    } | change  # fmt: skip
+    keep = arguments.pop("keep", None)
+    threads = arguments.pop("threads")
+    with pytest.raises(InputError, match=message):
+        like_signs(**arguments, keep=keep, threads=threads)
+
+
+# ---- what is derived from each row alone
+
+
+@pytest.mark.parametrize("width", [16, 64, 96, 384])
+def test_signs_after_a_history_are_those_of_what_is_left(width: int) -> None:
+    random = np.random.default_rng(0)
+    rows = random.standard_normal((300, width)).astype(np.float32)
+    held = np.arange(0, 300, 3)
+    signs = Signs(rows[held])
+    for _ in range(20):
+        free = np.setdiff1d(np.arange(300), held)
+        new = np.sort(random.choice(free, random.integers(0, 40), replace=False))
+        signs.insert(np.searchsorted(held, new), rows[new])
+        held = np.union1d(held, new)
+        gone = random.random(len(held)) < 0.2
+        signs.remove(gone)
+        held = held[~gone]
+        assert len(signs) == len(held)
+        assert signs._panels.tobytes() == Signs(rows[held])._panels.tobytes()
+
+
+def test_what_is_removed_is_overwritten() -> None:
+    signs = Signs(np.ones((20, 64), dtype=np.float32))
+    old = signs._panels
+    signs.remove(np.arange(20) == 7)
+    assert not old.any()
+
+
+# ---- the index
+
+
+def test_similarities_are_exact_and_nearly_all_neighbors_are_found(
+    large: Index, exact: Index
+) -> None:
+    assert large.kind == "binary"
+    ids, near = large.search(QUERIES, 10)
+    true_ids, _ = exact.search(QUERIES, 10)
+    hits = [len(set(a) & set(b)) for a, b in zip(ids.tolist(), true_ids.tolist(), strict=True)]
+    assert np.mean(hits) / 10 >= 0.97
+    everything = exact.search(QUERIES, len(exact))
+    for row, own in enumerate(ids.tolist()):
+        exactly = dict(zip(*(part[row].tolist() for part in everything), strict=True))
+        assert near[row].tolist() == [exactly[id_] for id_ in own]
+    assert (np.diff(near, axis=1) <= 0).all()
+
+
+def test_a_query_is_answered_alike_alone_and_among_others(large: Index) -> None:
+    ids, near = large.search(QUERIES, 10)
+    for at in range(5):
+        alone = large.search(QUERIES[at], 10)
+        assert alone[0].tobytes() == ids[at].tobytes()
+        assert alone[1].tobytes() == near[at].tobytes()
+
+
+def test_the_index_looks_at_few_rows(large: Index, monkeypatch: pytest.MonkeyPatch) -> None:
+    looked = []
+    like = Signs.like
+
+    def count(signs: Signs, query: Float32, wanted: int, **options: Any) -> Any:
+        looked.append(len(like(signs, query, wanted, **options)))
+        return like(signs, query, wanted, **options)
+
+    monkeypatch.setattr(Signs, "like", count)
+    large.search(QUERIES, 5)
+    assert len(looked) == 40
+    assert max(looked) < 1000
+
+
+def test_ties_are_broken_by_the_smaller_id(large: Index) -> None:
+    ids, near = large.search(vectors_of([2011])[0].astype(np.float32), 2)
+    assert ids.tolist() == [2010, 2011]
+    assert near[0] == near[1]
+
+
+@pytest.mark.parametrize("k", [1, 20, 200, 3999, 4000, 5000])
+def test_every_k_gives_as_many_as_there_are(large: Index, k: int) -> None:
+    ids, near = large.search(QUERIES, k)
+    assert ids.shape == near.shape == (40, min(k, 4000))
+    assert all(len(set(row)) == len(row) for row in ids.tolist())
+
+
+@pytest.mark.parametrize("share", [0.0, 0.01, 0.5, 0.99])
+def test_only_kept_rows_are_found(large: Index, exact: Index, share: float) -> None:
+    keep = np.random.default_rng(1).random(4000) < share
+    ids, _ = large.search(QUERIES, 10, keep=keep)
+    assert ids.shape == (40, min(10, keep.sum()))
+    assert keep[ids - 1].all()
+    expected = exact.search(QUERIES, 10, keep=keep)[0]
+    assert (ids == expected).mean() >= 0.9 if ids.size else expected.size == 0
+
+
+def test_leave_one_out_is_exact(large: Index, exact: Index) -> None:
+    for ours, theirs in zip(large.others(5, limit=50), exact.others(5, limit=50), strict=True):
+        assert ours.tobytes() == theirs.tobytes()
+
+
+@settings(max_examples=25, deadline=None, derandomize=True)
+@given(st.integers(0, 2**32 - 1))
+def test_answers_depend_on_the_survivors_alone(seed: int) -> None:
+    random = np.random.default_rng(seed)
+    everyone = random.permutation(np.arange(1, 2400))
+    survivors = np.sort(everyone[: random.integers(1, 2000)])
+    visitors = np.sort(everyone[len(survivors) :])
+    used = index_of(random.permutation(everyone)[: random.integers(0, 2000)])
+    while not np.array_equal(used.ids, survivors):
+        missing = np.setdiff1d(survivors, used.ids)
+        guests = np.setdiff1d(visitors, used.ids)[: 60 if len(missing) else 0]
+        new = random.permutation(np.concatenate([missing[: random.integers(1, 900)], guests]))
+        used.add(new, vectors_of(new))
+        gone = np.intersect1d(used.ids, visitors)
+        used.remove(gone.tolist() if not len(missing) else gone[: random.integers(0, 200)].tolist())
+        if random.random() < 0.5:
+            used.search(QUERIES, 3)
+    fresh = index_of(survivors)
+    for k in (1, 10):
+        for ours, theirs in zip(used.search(QUERIES, k), fresh.search(QUERIES, k), strict=True):
+            assert ours.tobytes() == theirs.tobytes()
+
+
+def test_auto_takes_signs_for_many_items_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(index, "LEAST_ITEMS", 50)
+    some = index_of(range(1, 40), "auto")
+    assert some.kind == "exact"
+    some.add(np.arange(40, 60), vectors_of(range(40, 60)))
+    assert some.kind == "binary"
+    some.remove([1, 2, 3, 41, 42, 43, 44, 45, 46, 47])
+    assert some.kind == "exact"
+
+
+def test_a_query_that_is_not_finite_is_told(large: Index) -> None:
+    with pytest.raises(InputError, match="queries has a value in row 0 that is not finite"):
+        large.search(np.full(WIDTH, np.nan, dtype=np.float32), 3)
+
+
+def test_a_memory_forgets_with_signs(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(index, "_LIKELY", 1)
+    monkeypatch.setattr(index, "_FOR_EACH", 1)
+    with VisualMemory(tmp_path / "v", embedder=Model(), index="binary") as memory:
+        memory.add([image(i) for i in range(60)], [str(i % 3) for i in range(60)], ids=range(1, 61))
+        assert memory.index_kind == "binary"
+        assert memory.neighbors(image(5), k=1)[0].id == 6
+        memory.delete(6)
+        assert 6 not in [one.id for one in memory.neighbors(image(5), k=59)]
+        with VisualMemory(tmp_path / "w", embedder=Model(), index="binary") as fresh:
+            numbers = [i for i in range(60) if i != 5]
+            fresh.add(
+                [image(i) for i in numbers],
+                [str(i % 3) for i in numbers],
+                ids=[i + 1 for i in numbers],
+            )
+            for number in range(60, 70):
+                assert memory.neighbors(image(number), k=3) == fresh.neighbors(image(number), k=3)
+                assert memory.classify(image(number)) == fresh.classify(image(number))
+
+
+def test_an_unknown_index_is_told(tmp_path: Any) -> None:
+    with pytest.raises(InputError, match=r"index is 'binray'.*binary"):
+        VisualMemory(tmp_path / "v", embedder=Model(), index="binray")  # type: ignore[arg-type]
