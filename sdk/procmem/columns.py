@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from procmem.record import Item, ItemValues, decode_text
+from procmem.rowbuffer import RowBuffer
 
 
 class ItemColumns:
@@ -23,13 +24,18 @@ class ItemColumns:
     """
 
     def __init__(self, count: int = 0) -> None:
-        self.ids: npt.NDArray[np.int64] = np.empty(count, dtype=np.int64)
-        self._seconds: npt.NDArray[np.int64] = np.empty(count, dtype=np.int64)
+        self._id_rows = RowBuffer(np.empty(count, dtype=np.int64))
+        self._seconds = RowBuffer(np.empty(count, dtype=np.int64))
         self._labels: list[str | None] = []
         self._sources: list[str | None] = []
 
     def __len__(self) -> int:
         return len(self._labels)
+
+    @property
+    def ids(self) -> npt.NDArray[np.int64]:
+        """(N,) ascending. Do not write to it."""
+        return self._id_rows.rows[: len(self)]
 
     def __iter__(self) -> Iterator[Item]:
         return map(self.__getitem__, range(len(self)))
@@ -42,8 +48,8 @@ class ItemColumns:
             OverflowError: more than 64 bits.
         """
         start, stop = len(self), len(self) + len(values)
-        self.ids[start:stop] = [one[0] for one in values]
-        self._seconds[start:stop] = [one[4] for one in values]
+        self._id_rows.rows[start:stop] = [one[0] for one in values]
+        self._seconds.rows[start:stop] = [one[4] for one in values]
         # One object for each label, however many items have it.
         stored = {one[2] for one in values}
         labels = {own: None if own is None else intern(decode_text(own)) for own in stored}
@@ -55,7 +61,7 @@ class ItemColumns:
             int(self.ids[position]),
             self._labels[position],
             self._sources[position],
-            int(self._seconds[position]),
+            int(self._seconds.rows[position]),
         )
 
     @property
@@ -64,11 +70,11 @@ class ItemColumns:
         return self._labels
 
     def insert(self, items: Iterable[Item]) -> None:
-        """Takes in items, none of them held already, at the cost of a copy of all."""
+        """Takes in items, none of them held already."""
         new = sorted(items, key=lambda item: item.id)
         at = np.searchsorted(self.ids, [item.id for item in new])
-        self.ids = np.insert(self.ids, at, [item.id for item in new])
-        self._seconds = np.insert(self._seconds, at, [item.added_seconds for item in new])
+        self._id_rows.insert(at, np.array([item.id for item in new], dtype=np.int64))
+        self._seconds.insert(at, np.array([item.added_seconds for item in new], dtype=np.int64))
         labels, sources, start = [], [], 0
         for position, item in zip(at.tolist(), new, strict=True):
             labels += self._labels[start:position]
@@ -82,6 +88,7 @@ class ItemColumns:
     def remove(self, ids: Iterable[int]) -> None:
         """Drops items; ids that are not held are passed over."""
         gone = np.isin(self.ids, np.fromiter(ids, dtype=np.int64))
-        self.ids, self._seconds = self.ids[~gone], self._seconds[~gone]
+        self._id_rows.remove(gone)
+        self._seconds.remove(gone)
         for position in np.flatnonzero(gone)[::-1].tolist():
             del self._labels[position], self._sources[position]

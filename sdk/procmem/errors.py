@@ -125,6 +125,10 @@ class MissingExtraError(ProcmemError, ImportError):
     """An optional dependency is not installed; the message has the exact command."""
 
 
+class WorkerDiedError(ProcmemError, RuntimeError):
+    """Worker processes ended without having said why."""
+
+
 class RenderError(ProcmemError, RuntimeError):
     """No graphics context could be made, or a program could not be drawn."""
 

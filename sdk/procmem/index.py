@@ -20,7 +20,9 @@ import numpy as np
 import numpy.typing as npt
 
 from procmem.errors import InputError
+from procmem.parts import in_parts
 from procmem.patchsim import top_k
+from procmem.rowbuffer import RowBuffer
 from procmem.screen import MAX_WIDTH, ROWS_PER_QUERY, Screen
 from procmem.signs import Signs
 
@@ -37,7 +39,6 @@ LEAST_ITEMS = 50_000
 # there are, and some for each neighbor wanted. docs/results/indexes.md has what that finds.
 _LIKELY = 4
 _FOR_EACH = 16
-_ROWS_AT_ONCE = 256  # widened, they stay in the processor's cache
 
 
 class Index:
@@ -54,16 +55,31 @@ class Index:
     def __init__(
         self,
         ids: npt.NDArray[np.int64],
-        vectors: npt.NDArray[np.float16],
+        vectors: npt.NDArray[np.float16] | RowBuffer[np.float16],
         kind: IndexKind = "auto",
     ) -> None:
+        if not isinstance(vectors, RowBuffer):
+            vectors = RowBuffer(vectors)
         if (np.diff(ids) < 0).any():
             order = np.argsort(ids, kind="stable")
-            ids, vectors = ids[order], vectors[order]
-        self._ids, self._rows, self._wanted_kind = ids, vectors, kind
-        self._scales = _scales_of(vectors)
+            ids, vectors = ids[order], RowBuffer(vectors.rows[order])
+        self._wanted_kind = kind
+        self._id_rows, self._vector_rows = RowBuffer(ids), vectors
+        self._scale_rows = RowBuffer(_scales_of(vectors.rows))
         self._screen: Screen | None = None  # made when it is first of use, as are the signs
         self._signs: Signs | None = None
+
+    @property
+    def _ids(self) -> npt.NDArray[np.int64]:
+        return self._id_rows.rows
+
+    @property
+    def _rows(self) -> npt.NDArray[np.float16]:
+        return self._vector_rows.rows
+
+    @property
+    def _scales(self) -> npt.NDArray[np.float32]:
+        return self._scale_rows.rows
 
     @property
     def kind(self) -> Literal["exact", "binary"]:
@@ -86,7 +102,7 @@ class Index:
         return self._rows
 
     def add(self, ids: npt.NDArray[np.int64], vectors: npt.NDArray[np.float16]) -> None:
-        """Takes in new rows, at the cost of a copy of all.
+        """Takes in new rows; those of larger ids move.
 
         Args:
             ids: (M,) int64, distinct, none of them held already.
@@ -94,12 +110,11 @@ class Index:
         """
         order = np.argsort(ids, kind="stable")
         at = np.searchsorted(self._ids, ids[order])
-        old, rows = self._rows, vectors[order]
+        rows = vectors[order]
         scales = _scales_of(rows)
-        self._ids = np.insert(self._ids, at, ids[order])
-        self._rows = np.insert(old, at, rows, axis=0)
-        old.fill(0)
-        self._scales = np.insert(self._scales, at, scales)
+        self._id_rows.insert(at, ids[order])
+        self._vector_rows.insert(at, rows)
+        self._scale_rows.insert(at, scales)
         if self._screen is not None:
             self._screen.insert(at, rows, scales)
         if self._signs is not None:
@@ -111,19 +126,19 @@ class Index:
         Ids that are not held are passed over.
         """
         gone = np.isin(self._ids, np.fromiter(ids, dtype=np.int64))
-        old_ids, old_rows = self._ids, self._rows
-        self._ids = old_ids[~gone]
-        self._rows = old_rows[~gone]
-        self._scales = self._scales[~gone]
-        old_ids.fill(0)
-        old_rows.fill(0)
+        for buffer in (self._id_rows, self._vector_rows, self._scale_rows):
+            buffer.remove(gone)
         for derived in (self._screen, self._signs):
             if derived is not None:
                 derived.remove(gone)
 
     def clear(self) -> None:
         """Overwrites everything with zeros and holds nothing."""
-        self.remove(self._ids.tolist())
+        for buffer in (self._id_rows, self._vector_rows, self._scale_rows):
+            buffer.clear()
+        for derived in (self._screen, self._signs):
+            if derived is not None:
+                derived.clear()
 
     def search(
         self,
@@ -255,16 +270,18 @@ class Index:
 
 def _scales_of(vectors: npt.NDArray[np.float16]) -> npt.NDArray[np.float32]:
     """(N,) what makes each row 1 long, a function of its own bits alone; 0 for a row of zeros."""
-    squares = np.empty(len(vectors))
-    for start in range(0, len(vectors), _ROWS_AT_ONCE):
+    scales: npt.NDArray[np.float32] = np.zeros(len(vectors), dtype=np.float32)
+
+    def measure(part: slice) -> None:
         # By way of float32, for which processors have an instruction.
-        wide = vectors[start : start + _ROWS_AT_ONCE].astype(np.float32).astype(np.float64)
+        wide = vectors[part].astype(np.float32).astype(np.float64)
         # Exact, hence free of the order of summation: float16 values are multiples of 2**-24,
         # their squares of 2**-48, and sums below 32 of those fit into the 53 bits of a float64.
-        squares[start : start + _ROWS_AT_ONCE] = np.einsum("nd,nd->n", wide, wide)
-    scales: npt.NDArray[np.float32] = np.zeros(len(vectors), dtype=np.float32)
-    np.divide(1.0, np.sqrt(squares), out=squares, where=squares > 0)
-    scales[:] = squares
+        squares = np.einsum("nd,nd->n", wide, wide)
+        np.divide(1.0, np.sqrt(squares), out=squares, where=squares > 0)
+        scales[part] = squares
+
+    in_parts(len(vectors), measure)
     return scales
 
 

@@ -173,14 +173,18 @@ def sign_panels(rows: npt.NDArray[np.floating[Any]]) -> Words:
     """One bit of each element, set if it is above zero, as `like_signs` reads them.
 
     Args:
-        rows: (N, D) floats.
+        rows: (N, D) floats, none of them NaN.
 
     Returns:
         (P, W, 8) uint64, P = ceil(N / 8), W = ceil(D / 64); filling is zero.
     """
     count, width = rows.shape
     bits = np.zeros((-(-count // 8) * 8, -(-width // 64) * 8), dtype=np.uint8)
-    bits[:count, : -(-width // 8)] = np.packbits(rows > 0, axis=1, bitorder="little")
+    if rows.dtype == np.float16:  # compared as integers, which is ten times as fast
+        above = np.ascontiguousarray(rows).view(np.uint16) - np.uint16(1) < 0x7FFF
+    else:
+        above = rows > 0
+    bits[:count, : -(-width // 8)] = np.packbits(above, axis=1, bitorder="little")
     words = bits.view(np.uint64).reshape(-1, 8, bits.shape[1] // 8)
     panels: Words = np.ascontiguousarray(words.transpose(0, 2, 1))
     return panels

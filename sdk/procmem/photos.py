@@ -63,7 +63,7 @@ def find_photos(paths: Iterable[Path]) -> tuple[Photo, ...]:
     found: dict[Path, Photo] = {}
     for path in paths:
         if path.is_dir():
-            files = _files_below(path)
+            files = files_below(path)
             if not files:
                 raise InputError(
                     f"{path} holds no photo (a file ending in {', '.join(sorted(PHOTO_SUFFIXES))});"
@@ -101,7 +101,7 @@ def find_labelled(folder: Path) -> tuple[Photo, ...]:
             label=file.relative_to(folder).parts[0],
             relative=file.relative_to(folder),
         )
-        for file in _files_below(folder)
+        for file in files_below(folder)
         if file.parent != folder
     ]
     if not photos:
@@ -147,7 +147,8 @@ def _absolute(path: Path) -> Path:
     return Path(os.path.normpath(path.absolute()))
 
 
-def _files_below(folder: Path) -> list[Path]:
+def files_below(folder: Path) -> list[Path]:
+    """The photos in a folder and below it, sorted; none if there are none."""
     files = []
     for parent, folders, names in os.walk(folder):
         folders[:] = [name for name in folders if not name.startswith(".")]

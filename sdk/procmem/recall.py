@@ -59,7 +59,7 @@ class Recall:
             self.clear()  # what another process has deleted leaves this one too
             contents = self._vault.load()
             self._items = contents.items
-            self._index = Index(contents.items.ids.copy(), contents.vectors, self._kind)
+            self._index = Index(contents.items.ids.copy(), contents.buffer, self._kind)
             self._state = state
         return self._index
 

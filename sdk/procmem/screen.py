@@ -14,7 +14,9 @@ from collections.abc import Iterable
 import numpy as np
 import numpy.typing as npt
 
+from procmem.parts import in_parts
 from procmem.patchsim import top_k
+from procmem.rowbuffer import RowBuffer
 
 Float32 = npt.NDArray[np.float32]
 Rows = npt.NDArray[np.floating]
@@ -29,7 +31,6 @@ MAX_WIDTH = 65_536
 # Those that are get cut off, which costs speed and nothing else.
 _SPREADS = 7.0
 _LEVELS = 127
-_ROWS_AT_ONCE = 256  # widened, they stay in the processor's cache
 
 
 class Screen:
@@ -42,33 +43,44 @@ class Screen:
 
     def __init__(self, rows: Rows, scales: Float32 | None = None) -> None:
         self._unit = _SPREADS / math.sqrt(rows.shape[1]) / _LEVELS
-        self._take(*self._rounded(rows, scales))
+        self._buffers = self._rounded(rows, scales)
+        self._bound()
 
     def __len__(self) -> int:
-        return len(self._codes)
+        return len(self._buffers[0])
 
     def insert(self, at: npt.NDArray[np.intp], rows: Rows, scales: Float32 | None = None) -> None:
         """Takes in (M, D) more rows before the positions `at`, as `np.insert` does."""
         codes, errors, lengths = self._rounded(rows, scales)
-        self._hold(
-            np.insert(self._codes, at, codes, axis=0),
-            np.insert(self._errors, at, errors),
-            np.insert(self._lengths, at, lengths),
-        )
+        self._buffers[0].insert(at, codes.rows)
+        self._buffers[1].insert(at, errors.rows)
+        self._buffers[2].insert(at, lengths.rows)
+        self._bound()
 
     def remove(self, gone: npt.NDArray[np.bool_]) -> None:
         """Drops the rows marked in (N,) `gone` and overwrites the memory that held them."""
-        self._hold(self._codes[~gone], self._errors[~gone], self._lengths[~gone])
+        for buffer in self._buffers:
+            buffer.remove(gone)
+        self._bound()
 
-    def _hold(self, codes: npt.NDArray[np.int8], errors: Float32, lengths: Float32) -> None:
-        for old in (self._codes, self._errors, self._lengths):
-            old.fill(0)
-        self._take(codes, errors, lengths)
+    def clear(self) -> None:
+        """Drops all rows."""
+        for buffer in self._buffers:
+            buffer.clear()
+        self._bound()
 
-    def _take(self, codes: npt.NDArray[np.int8], errors: Float32, lengths: Float32) -> None:
-        self._codes, self._errors, self._lengths = codes, errors, lengths
-        self._worst = float(errors.max(initial=0.0))
-        self._longest = float(lengths.max(initial=0.0))
+    @property
+    def _codes(self) -> npt.NDArray[np.int8]:
+        return self._buffers[0].rows
+
+    @property
+    def _errors(self) -> Float32:
+        return self._buffers[1].rows
+
+    def _bound(self) -> None:
+        self._worst, self._longest = (
+            float(buffer.rows.max(initial=0.0)) for buffer in self._buffers[1:]
+        )
 
     def nearest(
         self,
@@ -96,7 +108,8 @@ class Screen:
         """
         if not np.isfinite(queries).all():
             return top_k(queries, rows, k, keep=keep, scales=scales)  # says what is wrong with them
-        codes, errors, _ = self._rounded(queries)
+        rounded = self._rounded(queries)
+        codes, errors = rounded[0].rows, rounded[1].rows
         lengths = self._unit * np.sqrt(np.square(codes, dtype=np.float64).sum(axis=1))
         # With c' what the bytes of c stand for: q.r = q'.r' + q'.(r - r') + (q - q').r. The last
         # term is what the kernel's sums in float32 may be off.
@@ -148,8 +161,8 @@ class Screen:
         Returns:
             Positions (K,) int64 and similarities (K,) float32, K = min(k, R); these are exact.
         """
-        codes, _, _ = self._rounded(query[None])
-        found, _ = top_k(codes, self._codes, 2 * k + 16, rows=candidates)
+        codes = self._rounded(query[None])[0]
+        found, _ = top_k(codes.rows, self._codes, 2 * k + 16, rows=candidates)
         best, near = top_k(query[None], rows, k, rows=np.sort(found[0]), scales=scales)
         return best[0], near[0]
 
@@ -162,13 +175,17 @@ class Screen:
 
     def _rounded(
         self, rows: Rows, scales: Float32 | None = None
-    ) -> tuple[npt.NDArray[np.int8], Float32, Float32]:
+    ) -> tuple[RowBuffer[np.int8], RowBuffer[np.float32], RowBuffer[np.float32]]:
         """(N, D) int8; how far each row is from what they stand for, (N,); its length, (N,)."""
-        codes = np.empty(rows.shape, dtype=np.int8)
-        errors, lengths = np.empty((2, len(rows)), dtype=np.float32)
+        buffers = (
+            RowBuffer.with_room(rows.shape, np.int8),
+            RowBuffer.with_room((len(rows),), np.float32),
+            RowBuffer.with_room((len(rows),), np.float32),
+        )
+        codes, errors, lengths = (buffer.rows for buffer in buffers)
         unit = np.float32(self._unit)
-        for start in range(0, len(rows), _ROWS_AT_ONCE):
-            part = slice(start, start + _ROWS_AT_ONCE)
+
+        def work(part: slice) -> None:
             with np.errstate(over="ignore"):  # infinitely far off, and nothing is ruled out
                 wide = rows[part].astype(np.float32, copy=False)
                 if scales is not None:
@@ -181,8 +198,10 @@ class Screen:
                 rounded -= wide
                 errors[part] = np.einsum("nd,nd->n", rounded, rounded)
                 lengths[part] = np.einsum("nd,nd->n", wide, wide)
+
+        in_parts(len(rows), work)
         for bound in (errors, lengths):  # no less than they are, for all rounding
             np.sqrt(bound, out=bound)
             bound *= np.float32(1.0001)
             bound += np.float32(1e-6)
-        return codes, errors, lengths
+        return buffers

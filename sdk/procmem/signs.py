@@ -13,13 +13,13 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from procmem.parts import in_parts
 from procmem.patchsim import Words, like_signs, sign_panels
 
 MAX_WIDTH = 65_472
 """Distances of wider rows could overflow."""
 
 _LEFT_OUT = 0.35  # of a query's elements, the smallest; measured: docs/results/indexes.md
-_ROWS_AT_ONCE = 4096
 
 
 class Signs:
@@ -33,9 +33,12 @@ class Signs:
         self._count = len(rows)
         words = -(-rows.shape[1] // 64)
         self._panels: Words = np.empty((-(-len(rows) // 8), words, 8), dtype=np.uint64)
-        for start in range(0, len(rows), _ROWS_AT_ONCE):
-            part = sign_panels(rows[start : start + _ROWS_AT_ONCE])
-            self._panels[start // 8 : start // 8 + len(part)] = part
+
+        def take(part: slice) -> None:  # begins with a panel
+            own = sign_panels(rows[part])
+            self._panels[part.start // 8 : part.start // 8 + len(own)] = own
+
+        in_parts(len(rows), take)
 
     def __len__(self) -> int:
         return self._count
@@ -49,6 +52,11 @@ class Signs:
         lines = self._lines()
         self._hold(lines[~gone])
         lines.fill(0)
+
+    def clear(self) -> None:
+        """Drops all rows."""
+        self._panels.fill(0)
+        self._panels, self._count = self._panels[:0], 0
 
     def like(
         self,

@@ -14,6 +14,7 @@ from procmem.cli.classify import classify
 from procmem.cli.delete import delete
 from procmem.cli.demo import demo
 from procmem.cli.doctor import doctor
+from procmem.cli.embed import embed
 from procmem.cli.evaluate import evaluate
 from procmem.cli.exchange import export_command, import_command
 from procmem.cli.group import ErrorGroup
@@ -60,6 +61,7 @@ for _command in (
     verify,
     export_command,
     import_command,
+    embed,
     evaluate,
     doctor,
 ):

@@ -40,14 +40,21 @@ def export_command(settings: Settings, file: Path, ids: tuple[int, ...]) -> None
 def import_command(settings: Settings, file: Path) -> None:
     """Take in the items of a FILE that `procmem export` wrote: all of them, or none.
 
-    The memory must be of the same model; a new one is made with --model.
+    Or those of a folder that `procmem embed` wrote; the name of the folder that an image lies in
+    becomes its label, and what the memory holds already is passed over. The memory must be of the
+    same model; a new one is made with --model.
     """
-    from procmem.exchange import import_items
-
     with open_memory(settings, read_only=False) as memory, progress_bar("importing") as show:
-        ids = import_items(memory, file, progress=show)
+        if file.is_dir():
+            from procmem.bulk import import_embeddings
+
+            new = import_embeddings(memory, file)
+        else:
+            from procmem.exchange import import_items
+
+            new = len(import_items(memory, file, progress=show))
         held, path = len(memory), memory.path
     if settings.as_json:
-        write_json({"vault": str(path), "file": str(file), "imported": len(ids), "items": held})
+        write_json({"vault": str(path), "file": str(file), "imported": new, "items": held})
         return
-    click.echo(f"imported {count(len(ids), 'item')}; {path} now holds {count(held, 'item')}")
+    click.echo(f"imported {count(new, 'item')}; {path} now holds {count(held, 'item')}")
