@@ -31,8 +31,8 @@ class RowBuffer(Generic[Scalar]):
 
     @classmethod
     def with_room(cls, shape: tuple[int, ...], dtype: npt.DTypeLike) -> RowBuffer[Any]:
-        """Rows of any contents, to be filled by `rows`, and room for more."""
-        buffer = cls(np.empty(_roomy(shape), dtype=dtype))
+        """Rows of zeros, to be filled by `rows`, and room for more."""
+        buffer = cls(np.zeros(_roomy(shape), dtype=dtype))
         buffer._count = shape[0]
         return buffer
 
@@ -48,7 +48,8 @@ class RowBuffer(Generic[Scalar]):
         """Takes in rows before the positions `at`, ascending, as `np.insert` does."""
         grown = self._count + len(rows)
         if grown > len(self._memory):
-            larger = np.empty(_roomy((grown, *self._memory.shape[1:])), dtype=self._memory.dtype)
+            # Zeros, which the system gives for nothing: what other memory held is not taken over.
+            larger = np.zeros(_roomy((grown, *self._memory.shape[1:])), dtype=self._memory.dtype)
             larger[: self._count] = self.rows
             self._memory.fill(0)
             self._memory = larger

@@ -99,9 +99,12 @@ def test_several_queries_get_the_answers_of_each():
 
 def test_removal_zeroes_the_arrays_in_memory():
     index = index_of(range(1, 10))
-    rows = index._rows
+    gone = index._rows[3].tobytes()
+    held = index._vector_rows._memory
     index.remove([4])
-    assert not rows.any()
+    assert index._vector_rows._memory is held
+    assert gone not in held.tobytes()
+    assert not held[len(index) :].any()
 
 
 def test_nearest_others_are_the_leave_one_out_maxima():

@@ -457,9 +457,12 @@ def test_answers_after_delete_are_those_of_a_memory_that_never_held_it(tmp_path)
 
 def test_delete_zeroes_the_index_in_memory(taught):
     taught.neighbors(CAT)
-    rows = taught._recall.index()._rows
+    index = taught._recall.index()
+    gone = index._rows[index.ids.tolist().index(2)].tobytes()
+    held = index._vector_rows._memory
     taught.delete(2)
-    assert not rows.any()
+    assert index._vector_rows._memory is held
+    assert gone not in held.tobytes()
 
 
 @pytest.mark.parametrize(
