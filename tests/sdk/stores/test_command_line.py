@@ -74,5 +74,5 @@ def test_a_receipt_cannot_be_had_and_the_command_says_why(run, photos, model, tm
 
 
 def test_the_demo_needs_a_folder(run, photos):
-    done = run("demo", photos, code=1)
+    done = run("demo", photos, code=2)
     assert "the demo needs the folder of a vault" in done.output
