@@ -18,6 +18,7 @@ from procmem.errors import InputError
 MAX_LABEL_CHARACTERS = 1_000
 MAX_SOURCE_CHARACTERS = 32_767  # the longest path of Windows; other systems allow less
 
+_LENGTH_TOLERANCE = 0.01  # of a unit vector in float16, which rounds each number by 2**-11 at most
 _NONE = b"\xff" * 8  # in place of a length
 
 ItemValues: TypeAlias = tuple[int, bytes, "bytes | None", "bytes | None", int]
@@ -155,6 +156,23 @@ def check_id(value: object) -> None:
     """Raises InputError unless `value` is a whole number in [1, 2**63)."""
     if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value < 2**63:
         raise InputError(f"id is {value!r:.80}, wanted a whole number in [1, 2**63)")
+
+
+def check_record(record: Record, binding: Binding) -> None:
+    """Raises ValueError about a value that no memory holds, in a record from elsewhere."""
+    item, vector = record.item, record.vector
+    check_id(item.id)
+    check_label(item.label)
+    check_source(item.source)
+    if item.added_seconds < 0:
+        raise ValueError(f"added_seconds of item {item.id} is {item.added_seconds}")
+    if vector.shape != (binding.cls_dim,):
+        raise ValueError(f"the vector of item {item.id} has shape {vector.shape}")
+    length = float(np.sqrt(np.square(vector.astype(np.float64)).sum()))
+    if not abs(length - 1.0) <= _LENGTH_TOLERANCE:
+        raise ValueError(f"the vector of item {item.id} has length {length:.3g}, wanted 1")
+    if record.patches is not None and (record.patches == -128).any():
+        raise ValueError(f"patches of item {item.id} are below -127")
 
 
 def canonical_bytes(*fields: bytes | None) -> bytes:
