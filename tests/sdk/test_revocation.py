@@ -22,6 +22,7 @@ from procmem import (
     import_items,
     receive_items,
     reissue_revocations,
+    revocation,
     revoke,
     share_items,
     write_receipt,
@@ -354,9 +355,14 @@ def test_a_list_is_not_read_beyond_what_a_list_can_have(mine, yours, tmp_path):
         apply_revocations(yours, path, trust=address(mine))
 
 
-def test_too_many_ids_for_one_list_are_told(mine, tmp_path):
-    mine._vault.set_revoked(ids_of(range(100, 100 + 1_000_001)))
-    with pytest.raises(InputError, match="at most 1,000,000"):
+def test_too_many_ids_for_one_list_are_told(mine, tmp_path, monkeypatch):
+    monkeypatch.setattr(revocation, "MAX_IDS", 3)
+    with pytest.raises(InputError, match="4 ids are to be revoked, wanted at most 3"):
+        revoke(mine, tmp_path / "list", [1, 2, 3, 4])
+    assert len(mine) == 12
+    revoke(mine, tmp_path / "1", [1, 2])
+    revoke(mine, tmp_path / "2", [3, 4])
+    with pytest.raises(InputError, match="at most 3 in one list"):
         reissue_revocations(mine, tmp_path / "list")
     assert not (tmp_path / "list").exists()
 
