@@ -68,15 +68,17 @@ def revoke(
             _reissue(settings, memory, file)
             return
         plan = memory.plan_delete(**choice) if any(ways) else ()
-        if not settings.as_json and plan:
-            show_plan(plan)
+        if not settings.as_json:
+            if plan:
+                show_plan(plan)
+            if receipts:
+                click.echo(f"and what {count(len(receipts), 'receipt')} names")
         if dry_run:
             if settings.as_json:
                 write_json({"plan": [item_as_json(item) for item in plan], "report": None})
             return
         if not yes:
-            what = f"{count(len(plan), 'item')}" if plan else f"{count(len(receipts), 'receipt')}"
-            click.confirm(f"Revoke {what} for ever?", abort=True, err=True)
+            click.confirm("Forget that here and wherever it was sent?", abort=True, err=True)
         from procmem.revocation import revoke as revoke_items
 
         # By the ids that were shown: what is forgotten is what was agreed to.
