@@ -8,6 +8,9 @@ no model.
 
 from __future__ import annotations
 
+from procmem.address import vault_address as vault_address
+from procmem.bundle import receive_items as receive_items
+from procmem.bundle import share_items as share_items
 from procmem.embedder import Embedder as Embedder
 from procmem.embedder import bundled_models as bundled_models
 from procmem.errors import BankError as BankError
@@ -25,11 +28,14 @@ from procmem.errors import MissingExtraError as MissingExtraError
 from procmem.errors import ModelError as ModelError
 from procmem.errors import ModelIntegrityError as ModelIntegrityError
 from procmem.errors import ModelNotFoundError as ModelNotFoundError
+from procmem.errors import NotRecipientError as NotRecipientError
 from procmem.errors import ParityError as ParityError
 from procmem.errors import ProcmemError as ProcmemError
 from procmem.errors import ReceiptError as ReceiptError
 from procmem.errors import RenderError as RenderError
+from procmem.errors import SharingError as SharingError
 from procmem.errors import TrainingError as TrainingError
+from procmem.errors import UntrustedSignerError as UntrustedSignerError
 from procmem.errors import VaultClosedError as VaultClosedError
 from procmem.errors import VaultError as VaultError
 from procmem.errors import VaultFormatError as VaultFormatError
@@ -49,6 +55,9 @@ from procmem.receipt import check_receipt as check_receipt
 from procmem.receipt import read_receipt as read_receipt
 from procmem.receipt import write_receipt as write_receipt
 from procmem.record import Item as Item
+from procmem.revocation import apply_revocations as apply_revocations
+from procmem.revocation import reissue_revocations as reissue_revocations
+from procmem.revocation import revoke as revoke
 from procmem.stream import FrameStream as FrameStream
 from procmem.stream import StreamResult as StreamResult
 from procmem.stream import StreamStatistics as StreamStatistics
@@ -64,7 +73,9 @@ from procmem.types import InfluenceReport as InfluenceReport
 from procmem.types import MemoryMap as MemoryMap
 from procmem.types import MemoryStats as MemoryStats
 from procmem.types import Neighbor as Neighbor
+from procmem.types import ReceiveReport as ReceiveReport
 from procmem.types import Regions as Regions
+from procmem.types import RevocationReport as RevocationReport
 from procmem.types import VerifyReport as VerifyReport
 from procmem.untaught import find_regions as find_regions
 from procmem.untaught import map_components as map_components
@@ -100,16 +111,21 @@ __all__ = [
     "ModelIntegrityError",
     "ModelNotFoundError",
     "Neighbor",
+    "NotRecipientError",
     "ParityError",
     "ProcmemError",
     "Receipt",
     "ReceiptError",
+    "ReceiveReport",
     "Regions",
     "RenderError",
+    "RevocationReport",
+    "SharingError",
     "StreamResult",
     "StreamStatistics",
     "Taught",
     "TrainingError",
+    "UntrustedSignerError",
     "VaultClosedError",
     "VaultError",
     "VaultFormatError",
@@ -122,6 +138,7 @@ __all__ = [
     "VisualMemory",
     "WorkerDiedError",
     "__version__",
+    "apply_revocations",
     "bundled_models",
     "check_receipt",
     "export_items",
@@ -131,7 +148,12 @@ __all__ = [
     "map_components",
     "match_patches",
     "read_receipt",
+    "receive_items",
+    "reissue_revocations",
+    "revoke",
+    "share_items",
     "teach",
+    "vault_address",
     "write_receipt",
 ]
 

@@ -22,6 +22,9 @@ Used by all rooms; imports nothing of procmem. The tree::
     │   ├── VaultClosedError                 used after close()
     │   └── VaultServerError (ConnectionError)  a server that cannot be reached, or refuses
     ├── ReceiptError (ValueError)            an erasure receipt that is damaged or cannot be made
+    ├── SharingError (ValueError)            what another memory has sent is not to be taken in
+    │   ├── UntrustedSignerError             signed by a key that was not named as trusted
+    │   └── NotRecipientError                encrypted to other memories than this one
     ├── MissingExtraError (ImportError)      an optional dependency is not installed
     ├── RenderError (RuntimeError)           no graphics context, or a shader that does not compile
     ├── TrainingError (RuntimeError)         a run that cannot start, resume or go on
@@ -55,7 +58,7 @@ class ItemNotFoundError(InputError, LookupError):
 
 
 class ExchangeFormatError(InputError):
-    """The file is not an export of a memory, is damaged, or was made by a newer procmem."""
+    """The file is no export, bundle or revocation list, is damaged, or of a newer procmem."""
 
 
 class ImageError(ProcmemError, ValueError):
@@ -124,6 +127,18 @@ class VaultServerError(VaultError, ConnectionError):
 
 class ReceiptError(ProcmemError, ValueError):
     """An erasure receipt is damaged, is none, or cannot be made."""
+
+
+class SharingError(ProcmemError, ValueError):
+    """A bundle or revocation list of another memory is not to be taken in."""
+
+
+class UntrustedSignerError(SharingError):
+    """It is signed by a key that was not named as trusted; nothing of it was used."""
+
+
+class NotRecipientError(SharingError):
+    """It is encrypted to other memories than this one."""
 
 
 class MissingExtraError(ProcmemError, ImportError):

@@ -18,18 +18,14 @@ contents. Both keep some megabytes in RAM at a time, whatever the size of the me
 from __future__ import annotations
 
 import contextlib
-import errno
 import hashlib
 import json
 import os
-import stat
 import struct
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import islice
 from pathlib import Path
 from typing import BinaryIO, Protocol
-
-import numpy as np
 
 from procmem.batch import plain_id
 from procmem.errors import (
@@ -38,15 +34,13 @@ from procmem.errors import (
     ItemNotFoundError,
     MissingExtraError,
     VaultError,
-    VaultFullError,
     unknown_choice,
 )
 from procmem.exchange_safetensors import SafetensorsReader, SafetensorsWriter
 from procmem.folder import check_binding
-from procmem.lock import shred
-from procmem.manifest import sync_folder
 from procmem.memory import VisualMemory
-from procmem.record import Binding, Record, check_id, check_label, check_source, encode_text
+from procmem.newfile import check_outside, new_file, open_file
+from procmem.record import Binding, Record, check_record, encode_text
 from procmem.stores.local import LocalStore
 
 EXCHANGE_VERSION = 1
@@ -57,7 +51,6 @@ Progress = Callable[[int, "int | None"], None]
 _FORMAT = "procmem-items"
 _BYTES_AT_ONCE = 8 * 2**20
 _MAX_RECORDS_AT_ONCE = 1_000
-_LENGTH_TOLERANCE = 0.01  # of a unit vector in float16, which rounds each number by 2**-11 at most
 
 
 class Writer(Protocol):
@@ -128,18 +121,14 @@ def export_items(
             f"{memory.place} holds no item with id {missing[0]} (and {len(missing) - 1} more); "
             "nothing was exported"
         )
-    folders = (target.parent.resolve(), *target.parent.resolve().parents)
-    if isinstance(store, LocalStore) and memory.path.resolve() in folders:
-        raise InputError(
-            f"{target} lies in the vault's own folder, whose files a deletion searches for "
-            "remains; export to another folder"
-        )
+    if isinstance(store, LocalStore):
+        check_outside(memory.path, target)
     binding = store.binding
     masks = len(set(store.ids(dense=True)).intersection(chosen))
     size = _records_at_once(binding, dense=masks > 0)
     contents = _Contents(binding)
     done = 0
-    with _new_file(target) as file, contextlib.ExitStack() as ends:
+    with new_file(target) as file, contextlib.ExitStack() as ends:
         writer = _open_writer(form, file, binding, items=len(chosen), masks=masks)
         ends.callback(writer.close)
         records = store.records(chosen)
@@ -185,7 +174,7 @@ def import_items(
     memory._check_writable()
     source = Path(path).absolute()
     form = _form_of(source)
-    with _open_file(source) as file:
+    with open_file(source, written_by="`procmem export`") as file:
         with _reading(source):
             reader = _open_reader(form, file)
         binding = _checked_binding(reader.metadata, source)
@@ -221,7 +210,7 @@ def _checked_records(
             if batch is None:
                 break
             for record in batch:
-                _check_record(record, binding)
+                check_record(record, binding)
                 contents.add(record)
         new = [record.item.id for record in batch]
         twice = seen.intersection(new) or len(set(new)) < len(new)
@@ -242,23 +231,6 @@ def _checked_records(
         raise _broken(source, "its contents do not have the SHA-256 that it states")
 
 
-def _check_record(record: Record, binding: Binding) -> None:
-    """Raises ValueError about a value that no memory holds."""
-    item, vector = record.item, record.vector
-    check_id(item.id)
-    check_label(item.label)
-    check_source(item.source)
-    if item.added_seconds < 0:
-        raise ValueError(f"added_seconds of item {item.id} is {item.added_seconds}")
-    if vector.shape != (binding.cls_dim,):
-        raise ValueError(f"the vector of item {item.id} has shape {vector.shape}")
-    length = float(np.sqrt(np.square(vector.astype(np.float64)).sum()))
-    if not abs(length - 1.0) <= _LENGTH_TOLERANCE:
-        raise ValueError(f"the vector of item {item.id} has length {length:.3g}, wanted 1")
-    if record.patches is not None and (record.patches == -128).any():
-        raise ValueError(f"patches of item {item.id} are below -127")
-
-
 # ---- metadata
 
 
@@ -266,7 +238,7 @@ class _Contents:
     """The SHA-256 of binding and records, the same in every form of file."""
 
     def __init__(self, binding: Binding) -> None:
-        text = json.dumps(_metadata_of(binding), sort_keys=True)
+        text = json.dumps(metadata_of(binding), sort_keys=True)
         self._hash = hashlib.sha256(text.encode())
 
     def add(self, record: Record) -> None:
@@ -286,7 +258,8 @@ class _Contents:
         return self._hash.hexdigest()
 
 
-def _metadata_of(binding: Binding) -> dict[str, str]:
+def metadata_of(binding: Binding) -> dict[str, str]:
+    """What a file says of the model that its items were seen by."""
     return {
         "model_name": binding.name,
         "model_sha256": binding.sha256,
@@ -304,7 +277,7 @@ def _metadata(binding: Binding, digest: str, *, items: int, masks: int) -> dict[
         "items": str(items),
         "masks": str(masks),
         "content_sha256": digest,
-        **_metadata_of(binding),
+        **metadata_of(binding),
     }
 
 
@@ -380,96 +353,6 @@ def _records_at_once(binding: Binding, *, dense: bool) -> int:
     if dense:
         size += binding.patch_count * binding.patch_dim + binding.side**2
     return max(1, min(_MAX_RECORDS_AT_ONCE, _BYTES_AT_ONCE // size))
-
-
-@contextlib.contextmanager
-def _new_file(target: Path) -> Iterator[BinaryIO]:
-    """A file without a name that gets this one if the block ends well, and else is gone.
-
-    Where the system has no files without a name, it has that of `_named` until then, and a process
-    that is killed leaves it; the next export to the same place removes it.
-    """
-    if os.path.lexists(target):
-        raise InputError(f"{target} exists already; give another name, or remove it first")
-    named: Path | None = None
-    try:
-        descriptor = _unnamed(target.parent)
-        if descriptor is None:
-            named = target.with_name(f".{target.name}.part")
-            shred(named)
-            flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
-            descriptor = os.open(named, flags, 0o600)
-        try:
-            with os.fdopen(descriptor, "w+b") as file:
-                yield file
-                file.flush()
-                os.fsync(file.fileno())
-                if named is None:
-                    _name(file.fileno(), target)
-            if named is not None:
-                _rename(named, target)
-            sync_folder(target.parent)
-        finally:
-            if named is not None:
-                shred(named)
-    except OSError as error:
-        if isinstance(error, VaultError):
-            raise
-        if error.errno in (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)):
-            raise VaultFullError(
-                f"{target}: no room on the disk; nothing was exported. Free some"
-            ) from error
-        raise InputError(
-            f"{target} cannot be written ({error.strerror or error}); give a file in a folder that "
-            "exists and that you may write"
-        ) from error
-
-
-def _unnamed(folder: Path) -> int | None:
-    """A new file without a name in this folder; None where the system has none."""
-    flag = getattr(os, "O_TMPFILE", 0)
-    if not flag or not Path("/proc/self/fd").is_dir():
-        return None
-    try:
-        return os.open(folder, flag | os.O_RDWR, 0o600)
-    except OSError as error:
-        if error.errno in (errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL):
-            return None
-        raise
-
-
-def _name(descriptor: int, target: Path) -> None:
-    """Gives a file without a name one that is not in use."""
-    # With a folder given, Python calls linkat(AT_SYMLINK_FOLLOW), which this needs.
-    folder = os.open(target.parent, os.O_RDONLY)
-    try:
-        link = f"/proc/self/fd/{descriptor}"
-        os.link(link, target.name, src_dir_fd=folder, dst_dir_fd=folder, follow_symlinks=True)
-    finally:
-        os.close(folder)
-
-
-def _rename(named: Path, target: Path) -> None:
-    """Gives a file another name that is not in use, as far as the system can tell."""
-    try:
-        os.link(named, target)
-        named.unlink()
-    except OSError as error:
-        if isinstance(error, FileExistsError) or os.path.lexists(target):
-            raise
-        named.rename(target)
-
-
-def _open_file(source: Path) -> BinaryIO:
-    try:
-        # Not to wait for ever at a pipe.
-        if not stat.S_ISREG(source.stat().st_mode):
-            raise InputError(f"{source} is not a file; give one that `procmem export` wrote")
-        return source.open("rb")
-    except OSError as error:
-        raise InputError(
-            f"{source} cannot be opened ({error.strerror}); check the path and its permissions"
-        ) from error
 
 
 @contextlib.contextmanager

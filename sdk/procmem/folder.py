@@ -25,7 +25,9 @@ TEMPORARY = "ledger.sqlite.tmp"  # on its way to be the ledger, or a twin of it
 RETIRED = "ledger.sqlite.retired"  # was the ledger, not yet zeroed
 KEY = "KEY"  # made after the ledger: alone in a folder it is somebody else's
 TEMPORARY_KEY = "KEY.tmp"
-LEFTOVERS = (TEMPORARY, f"{TEMPORARY}-journal", RETIRED, TEMPORARY_KEY)
+REVOKED = "REVOKED"  # likewise
+TEMPORARY_REVOKED = "REVOKED.tmp"
+LEFTOVERS = (TEMPORARY, f"{TEMPORARY}-journal", RETIRED, TEMPORARY_KEY, TEMPORARY_REVOKED)
 
 
 def holds_vault(path: Path) -> bool:
@@ -41,7 +43,8 @@ def holds_vault(path: Path) -> bool:
     names = {entry.name for entry in path.iterdir()}
     if "ledger.sqlite" in names:
         return True
-    foreign = sorted(names - {"LOCK", *LEFTOVERS} | names & {TEMPORARY_KEY})
+    later = {TEMPORARY_KEY, TEMPORARY_REVOKED}
+    foreign = sorted(names - {"LOCK", *LEFTOVERS} | names & later)
     if foreign:
         raise VaultFormatError(
             f"{path} holds no vault but {len(foreign)} other files ({foreign[0]!r}, for example); "

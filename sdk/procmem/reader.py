@@ -26,10 +26,11 @@ from procmem.record import (
     Item,
     ItemValues,
     Record,
-    canonical_bytes,
+    canonical_values,
     dense_fits,
     dense_of,
     item_of,
+    vector_of,
 )
 from procmem.rowbuffer import RowBuffer
 from procmem.rows import DamagedRowError, Row, Rows
@@ -236,7 +237,7 @@ class LedgerReader:
             VaultFormatError: a row is damaged.
         """
         for values in self._take("items", _item_values, ids):
-            vector = np.frombuffer(values[1], dtype="<f2").astype(np.float16, copy=False)
+            vector = vector_of(values[1])
             if vector.shape != (self.binding.cls_dim,) or not np.isfinite(vector).all():
                 raise self._damaged(f"the vector of item {values[0]} is not one of its model")
             with self._connection.errors():
@@ -268,22 +269,18 @@ class LedgerReader:
     def canonical(self) -> Iterator[tuple[int, bytes]]:
         """Gives (id, canonical bytes) of all items ascending by id, in one pass.
 
-        The bytes are `canonical_bytes` of vector, label, source, added_seconds (8 bytes, big
-        endian, signed), patches and mask.
+        The bytes are `record.canonical_values`.
 
         Raises:
             VaultFormatError: a row is damaged.
         """
         masked = self._walk("dense", _dense_values)
         next_masked = next(masked, None)
-        for id_, vector, label, source, added in self._walk("items", _item_values):
-            while next_masked is not None and next_masked[0] < id_:
+        for values in self._walk("items", _item_values):
+            while next_masked is not None and next_masked[0] < values[0]:
                 next_masked = next(masked, None)
-            dense: tuple[bytes | None, bytes | None] = (None, None)
-            if next_masked is not None and next_masked[0] == id_:
-                dense = next_masked[1:]
-            seconds = added.to_bytes(8, "big", signed=True)
-            yield id_, canonical_bytes(vector, label, source, seconds, *dense)
+            own = next_masked is not None and next_masked[0] == values[0]
+            yield values[0], canonical_values(values, next_masked if own else None)
 
     def check(self) -> None:
         """Reads every row, some hundreds at a time, and compares it with its checksum.

@@ -18,7 +18,9 @@ from procmem.errors import InputError
 MAX_LABEL_CHARACTERS = 1_000
 MAX_SOURCE_CHARACTERS = 32_767  # the longest path of Windows; other systems allow less
 
-_NONE = b"\xff" * 8  # in place of a length
+_LENGTH_TOLERANCE = 0.01  # of a unit vector in float16, which rounds each number by 2**-11 at most
+NO_VALUE = b"\xff" * 8
+"""In `canonical_bytes` the length of a value that is None."""
 
 ItemValues: TypeAlias = tuple[int, bytes, "bytes | None", "bytes | None", int]
 """id, vector, label, source, added_seconds."""
@@ -157,6 +159,23 @@ def check_id(value: object) -> None:
         raise InputError(f"id is {value!r:.80}, wanted a whole number in [1, 2**63)")
 
 
+def check_record(record: Record, binding: Binding) -> None:
+    """Raises ValueError about a value that no memory holds, in a record from elsewhere."""
+    item, vector = record.item, record.vector
+    check_id(item.id)
+    check_label(item.label)
+    check_source(item.source)
+    if item.added_seconds < 0:
+        raise ValueError(f"added_seconds of item {item.id} is {item.added_seconds}")
+    if vector.shape != (binding.cls_dim,):
+        raise ValueError(f"the vector of item {item.id} has shape {vector.shape}")
+    length = float(np.sqrt(np.square(vector.astype(np.float64)).sum()))
+    if not abs(length - 1.0) <= _LENGTH_TOLERANCE:
+        raise ValueError(f"the vector of item {item.id} has length {length:.3g}, wanted 1")
+    if record.patches is not None and (record.patches == -128).any():
+        raise ValueError(f"patches of item {item.id} are below -127")
+
+
 def canonical_bytes(*fields: bytes | None) -> bytes:
     """The stored values of one item as one text, from which all of them can be told again.
 
@@ -165,8 +184,19 @@ def canonical_bytes(*fields: bytes | None) -> bytes:
             2**64 - 1, so that it differs from an empty value.
     """
     return b"".join(
-        [_NONE if field is None else len(field).to_bytes(8, "big") + field for field in fields]
+        [NO_VALUE if field is None else len(field).to_bytes(8, "big") + field for field in fields]
     )
+
+
+def canonical_values(item: ItemValues, dense: DenseValues | None) -> bytes:
+    """`canonical_bytes` of all that is stored of an item but its id.
+
+    These are vector, label, source, added_seconds (8 bytes, big endian, signed), patches, mask.
+    """
+    _, vector, label, source, added_seconds = item
+    patches, mask = (None, None) if dense is None else dense[1:]
+    seconds = added_seconds.to_bytes(8, "big", signed=True)
+    return canonical_bytes(vector, label, source, seconds, patches, mask)
 
 
 def values_of(record: Record, binding: Binding) -> tuple[ItemValues, DenseValues | None]:
@@ -196,6 +226,11 @@ def values_of(record: Record, binding: Binding) -> tuple[ItemValues, DenseValues
             f"which are not those of {binding.name}: embed with it"
         )
     return values, dense
+
+
+def vector_of(stored: bytes) -> npt.NDArray[np.float16]:
+    """(D,) float16 of the stored bytes of a vector; ValueError if they are an odd number."""
+    return np.frombuffer(stored, dtype="<f2").astype(np.float16, copy=False)
 
 
 def item_of(values: ItemValues) -> Item:

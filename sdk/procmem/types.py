@@ -212,6 +212,47 @@ class ErasureReport:
 
 
 @dataclass(frozen=True, slots=True)
+class ReceiveReport:
+    """What taking in a bundle of another memory changed. Ids are ascending.
+
+    Attributes:
+        signer: address of the memory that signed the bundle.
+        added: ids that the memory did not hold.
+        replaced: ids that it held with another content, which gave way: it was taught earlier, or
+            at the same second and is the smaller one by its bytes.
+        kept: ids that it holds with another content, which stays, by the same rule.
+        unchanged: ids that it held with the same content.
+        revoked: ids that were passed over, because they were revoked here.
+        not_seen: ids of items of another model whose source is not here, or could not be used.
+        purged: False if something was replaced and its purge is pending.
+    """
+
+    signer: str
+    added: tuple[int, ...]
+    replaced: tuple[int, ...]
+    kept: tuple[int, ...]
+    unchanged: tuple[int, ...]
+    revoked: tuple[int, ...]
+    not_seen: tuple[int, ...]
+    purged: bool
+
+
+@dataclass(frozen=True, slots=True)
+class RevocationReport:
+    """What a revocation did in this memory.
+
+    Attributes:
+        revoked_ids: the ids that the list names, ascending.
+        new_ids: those of them that this memory had not remembered as revoked before.
+        erasure: of the items among them that it held; see there for what was checked.
+    """
+
+    revoked_ids: tuple[int, ...]
+    new_ids: tuple[int, ...]
+    erasure: ErasureReport
+
+
+@dataclass(frozen=True, slots=True)
 class MemoryStats:
     """What a memory holds.
 

@@ -5,6 +5,7 @@ values to `residue.py`. Everything else procmem knows is derived from here (law 
 
     <vault>/ledger.sqlite    the ledger; `rows.py` has its tables, docs/formats.md its bytes
     <vault>/KEY              what receipts are signed with; `key.py` makes and reads it
+    <vault>/REVOKED          ids that never come back; `revoked.py` writes and reads it
     <vault>/LOCK             locked by the one writer as long as it has the vault open
     <vault>/PURGE_PENDING    empty; there from before a delete until its purge is through
 
@@ -29,6 +30,8 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
+
+import numpy as np
 
 from procmem.connection import Connection
 from procmem.errors import (
@@ -65,6 +68,7 @@ from procmem.record import (
     Record,
     values_of,
 )
+from procmem.revoked import Ids, RevokedIds
 from procmem.rows import DamagedRowError, PlainRows
 from procmem.seal import fingerprint, key_place, new_key
 
@@ -87,6 +91,7 @@ class Vault(LedgerReader):
     Attributes:
         path: the folder, absolute.
         read_only: as given.
+        revoked: ids of which nothing is taken in.
 
     Raises:
         VaultLockedError: another writer has the vault open.
@@ -112,6 +117,7 @@ class Vault(LedgerReader):
         self._marker = self.path / "PURGE_PENDING"
         self._key_place = None if key is None else key_place(key)
         self._lock: WriterLock | None = None
+        self.revoked = RevokedIds(self.path, read_only=read_only)
         connection = Connection(
             self.path / "ledger.sqlite",
             read_only=read_only,
@@ -134,6 +140,8 @@ class Vault(LedgerReader):
                 self._make_key()
                 self._drop_other_keys()
             if not read_only and self.purge_pending:
+                if self._revocation_is_due():
+                    self.delete(self.held_though_revoked())
                 self.purge()
         except BaseException as error:
             self.close()
@@ -179,14 +187,30 @@ class Vault(LedgerReader):
                 have to wait until the last one.
 
         Raises:
-            InputError: an id is held already or given twice, or a value does not fit.
+            InputError: an id is held already, given twice or revoked, or a value does not fit.
             VaultFullError, VaultReadOnlyError, VaultLockedError: nothing was added.
         """
+        self._write(records, replace=False)
+
+    def put(self, records: Iterable[Record]) -> None:
+        """As `add`, but a record takes the place of the item of its id, if one is held.
+
+        What was replaced is due for a purge.
+        """
+        self._write(records, replace=True)
+
+    def _write(self, records: Iterable[Record], *, replace: bool) -> None:
         with self._mutex:
             self.check_writable()
             rest = iter(records)
             with self._connection.transaction() as connection:
                 while batch := list(islice(rest, _RECORDS_AT_ONCE)):
+                    ids = [record.item.id for record in batch]
+                    outdated = sorted(self.held(ids)) if replace else []
+                    if outdated:
+                        self._mark()
+                        self._remove(connection, outdated)
+                    self.revoked.refuse(ids)
                     self._insert(connection, batch)
 
     def _insert(self, connection: sqlite3.Connection, records: Sequence[Record]) -> None:
@@ -229,18 +253,49 @@ class Vault(LedgerReader):
             # return is not known here, and a purge too many at the next opening costs nothing.
             self._mark()
             with self._connection.transaction() as connection:
-                items = self._take("items", lambda form, row: form.item_checksum(row), wanted)
-                dense = self._take("dense", lambda form, row: form.dense_checksum(row), wanted)
-                add_checksums(connection, -sum(items), -sum(dense))
-                for table in ("items", "dense"):
-                    connection.executemany(
-                        f"DELETE FROM {table} WHERE id = ?", [(id_,) for id_ in wanted]
-                    )
+                self._remove(connection, wanted)
+
+    def _remove(self, connection: sqlite3.Connection, ids: Sequence[int]) -> None:
+        items = self._take("items", lambda form, row: form.item_checksum(row), ids)
+        dense = self._take("dense", lambda form, row: form.dense_checksum(row), ids)
+        add_checksums(connection, -sum(items), -sum(dense))
+        for table in ("items", "dense"):
+            connection.executemany(f"DELETE FROM {table} WHERE id = ?", [(id_,) for id_ in ids])
 
     def held(self, ids: Iterable[int]) -> set[int]:
         """Those of the ids that the vault holds."""
         sql = "SELECT id FROM items WHERE id = ?"
         return {row[0] for id_ in ids for row in self._connection.rows(sql, (id_,))}
+
+    def set_revoked(self, ids: Ids) -> None:
+        """Remembers exactly these ids as revoked, durably: no item of theirs is taken in again.
+
+        Those that are held are to be deleted next. If that does not come about, the next opening
+        for writing does it: a purge is due from before this on.
+
+        Raises:
+            VaultFullError, VaultReadOnlyError: nothing changed.
+        """
+        with self._mutex:
+            self.check_writable()
+            if len(np.intersect1d(ids, self.ids())):
+                self._mark()
+            self.revoked.replace(ids)
+
+    def held_though_revoked(self) -> list[int]:
+        """The ids of items that a crash left between `set_revoked` and the deletion, ascending."""
+        return sorted(self.revoked.among(self.ids()))
+
+    def problems(self) -> list[str]:
+        """See `LedgerReader.problems`; looks at the revoked ids too."""
+        found = super().problems()
+        try:
+            left = self.held_though_revoked()
+        except VaultError as error:
+            return found if str(error) in found else [*found, str(error)]
+        if left and not self.purge_pending:
+            found.append(f"{len(left)} items are held that were revoked; delete them")
+        return found
 
     def purge(self) -> bool:
         """Rewrites the ledger from what it holds, replaces the old file and zeroes its bytes.
@@ -262,7 +317,8 @@ class Vault(LedgerReader):
                 self.check()
                 with self._connection.errors():
                     self._rewrite()
-                self._unmark()
+                if not self._revocation_is_due():
+                    self._unmark()
             except (VaultError, OSError) as error:
                 _log.warning("%s: the purge stays pending: %s", self.path, error)
                 return False
@@ -426,6 +482,14 @@ class Vault(LedgerReader):
             disconnect=self._connection.disconnect,
         )
         place.keep_only(seal.id, new)
+
+    def _revocation_is_due(self) -> bool:
+        try:
+            return bool(self.held_though_revoked())
+        except VaultFormatError as error:
+            # Damage there must not keep what was deleted from being purged.
+            _log.warning("%s", error)
+            return False
 
     def _mark(self) -> None:
         try:

@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tests.sdk.test_reasons import CLS, GRID, SIDE, WIDTH, Model, image
 
-from procmem import exchange
+from procmem import exchange, newfile
 from procmem.errors import (
     EmbedderMismatchError,
     ExchangeFormatError,
@@ -210,7 +210,7 @@ def test_a_file_that_appears_in_the_meantime_is_kept(memory, tmp_path, form):
 @pytest.mark.parametrize("named", [False, True])
 def test_a_failed_export_leaves_nothing(memory, tmp_path, form, monkeypatch, named):
     if named:
-        monkeypatch.setattr(exchange, "_unnamed", lambda folder: None)
+        monkeypatch.setattr(newfile, "_unnamed", lambda folder: None)
     (tmp_path / "out").mkdir()
 
     def fail(*_):
@@ -223,7 +223,7 @@ def test_a_failed_export_leaves_nothing(memory, tmp_path, form, monkeypatch, nam
 
 def test_without_unnamed_files_the_export_is_the_same(memory, tmp_path, form, monkeypatch):
     export_items(memory, tmp_path / f"first{form}")
-    monkeypatch.setattr(exchange, "_unnamed", lambda folder: None)
+    monkeypatch.setattr(newfile, "_unnamed", lambda folder: None)
     left = tmp_path / f".second{form}.part"
     left.write_bytes(b"left by a process that was killed")
 

@@ -22,7 +22,9 @@ from procmem.cli.influence import influence
 from procmem.cli.match import match
 from procmem.cli.neighbors import neighbors
 from procmem.cli.options import global_options
+from procmem.cli.revoke import apply_command, revoke
 from procmem.cli.segment import segment
+from procmem.cli.share import address, receive, share
 from procmem.cli.stats import stats
 from procmem.cli.verify import verify
 
@@ -61,6 +63,11 @@ for _command in (
     verify,
     export_command,
     import_command,
+    address,
+    share,
+    receive,
+    revoke,
+    apply_command,
     embed,
     evaluate,
     doctor,

@@ -93,10 +93,10 @@ def delete(
             _nothing(settings, dry_run=dry_run)
             return
         if not settings.as_json:
-            _show_plan(plan)
+            show_plan(plan)
         if dry_run:
             if settings.as_json:
-                write_json({"plan": [_item_as_json(item) for item in plan], "report": None})
+                write_json({"plan": [item_as_json(item) for item in plan], "report": None})
             return
         if not yes:
             click.confirm(f"Forget {count(len(plan), 'item')} for ever?", abort=True, err=True)
@@ -105,7 +105,7 @@ def delete(
     if receipt_file is not None and report.receipt is not None:
         write_receipt(report.receipt, receipt_file)
     if settings.as_json:
-        plan_document = [_item_as_json(item) for item in plan]
+        plan_document = [item_as_json(item) for item in plan]
         write_json({"plan": plan_document, "report": report_as_json(report)})
     else:
         click.echo(describe_report(report))
@@ -129,11 +129,13 @@ def _nothing(settings: Settings, *, dry_run: bool) -> None:
         raise SystemExit(1)
 
 
-def _item_as_json(item: Item) -> dict[str, Any]:
+def item_as_json(item: Item) -> dict[str, Any]:
+    """A planned item as JSON values."""
     return {"id": str(item.id), "label": item.label, "source": item.source}
 
 
-def _show_plan(plan: tuple[Item, ...]) -> None:
+def show_plan(plan: tuple[Item, ...]) -> None:
+    """Prints what would be forgotten."""
     rows = [
         (str(item.id), cut(item.label or NO_LABEL, 20), shorten(item.source or "", 34))
         for item in plan[:_ROWS_SHOWN]

@@ -34,6 +34,11 @@ class LocalStore:
         purge_limit: with more items than this left, a deletion leaves the purge to the next
             opening for writing.
 
+    Attributes:
+        vault: the truth.
+        recall: its rows in working memory.
+        read_only: as given, as is `purge_limit`.
+
     Raises:
         VaultError, EmbedderMismatchError, MissingExtraError: see `Vault`.
     """
@@ -51,7 +56,7 @@ class LocalStore:
         self.vault = Vault(path, binding=binding, read_only=read_only, key=key)
         self.recall = Recall(self.vault, index)
         self.read_only = read_only
-        self._purge_limit = purge_limit
+        self.purge_limit = purge_limit
 
     @property
     def place(self) -> str:
@@ -93,7 +98,7 @@ class LocalStore:
         report = erase(
             self.vault,
             ids,
-            purge_limit=self._purge_limit,
+            purge_limit=self.purge_limit,
             receipt=receipt,
             deleted=lambda: self.recall.deleted(ids),
         )

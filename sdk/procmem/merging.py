@@ -1,0 +1,71 @@
+"""Two memories' items become one set: a union in which every order gives the same.
+
+Takes records that another memory has sent (`bundle.py`), gives `Vault.put` those that change
+something. An id is the name of an item everywhere: equal ids with equal contents are one item.
+Where the contents differ, the one that was taught later stays, of two from the same second the
+larger one by its bytes. That is the larger of the two in one order of all contents, so that merging
+is commutative, associative and idempotent; "the first one stays" would be none of the three. What
+was revoked stays out, whenever it comes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from itertools import islice
+
+from procmem.record import Binding, Record, canonical_values, values_of
+from procmem.vault import Vault
+
+_RECORDS_AT_ONCE = 100
+
+
+@dataclass(slots=True)
+class Tally:
+    """What became of the records; see `ReceiveReport`."""
+
+    added: list[int] = field(default_factory=list)
+    replaced: list[int] = field(default_factory=list)
+    kept: list[int] = field(default_factory=list)
+    unchanged: list[int] = field(default_factory=list)
+    revoked: list[int] = field(default_factory=list)
+    not_seen: list[int] = field(default_factory=list)
+
+
+def without_revoked(records: Iterable[Record], vault: Vault, tally: Tally) -> Iterator[Record]:
+    """The records whose ids were not revoked in this vault."""
+    for batch in _batches(records):
+        revoked = vault.revoked.among(record.item.id for record in batch)
+        tally.revoked += sorted(revoked)
+        yield from (record for record in batch if record.item.id not in revoked)
+
+
+def winners(records: Iterable[Record], vault: Vault, tally: Tally) -> Iterator[Record]:
+    """The records that this vault does not hold, or holds with a content that gives way."""
+    for batch in _batches(records):
+        held = vault.held(record.item.id for record in batch)
+        for record in batch:
+            id_ = record.item.id
+            if id_ not in held:
+                tally.added.append(id_)
+                yield record
+                continue
+            mine, theirs = (
+                rank(one, vault.binding) for one in (next(vault.records([id_])), record)
+            )
+            if theirs > mine:
+                tally.replaced.append(id_)
+                yield record
+            else:
+                (tally.unchanged if theirs == mine else tally.kept).append(id_)
+
+
+def rank(record: Record, binding: Binding) -> tuple[int, bytes]:
+    """The place of a content in the order of all contents; of two under one id the larger stays."""
+    return record.item.added_seconds, canonical_values(*values_of(record, binding))
+
+
+def _batches(records: Iterable[Record]) -> Iterator[list[Record]]:
+    rest = iter(records)
+    while batch := list(islice(rest, _RECORDS_AT_ONCE)):
+        yield batch
