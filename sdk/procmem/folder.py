@@ -57,8 +57,8 @@ def check_binding(path: Path, found: Binding, wanted: Binding | None) -> None:
     if found.sha256 != wanted.sha256:
         raise EmbedderMismatchError(
             f"{path} holds embeddings of {found.name} (SHA-256 {found.sha256}), not of "
-            f"{wanted.name} (SHA-256 {wanted.sha256}); open it with the first, or teach the "
-            "images to a new vault with the second"
+            f"{wanted.name} (SHA-256 {wanted.sha256}); open it with the first, or "
+            "bring it to the second with `procmem migrate`, which embeds its images anew"
         )
     check_side(path, found, wanted.side)
 
@@ -68,8 +68,8 @@ def check_side(path: Path, found: Binding, side: int) -> None:
     if found.side != side:
         raise EmbedderMismatchError(
             f"{path} holds embeddings of {found.name} at image size {found.side}, not {side}; use "
-            f"it with image_size={found.side} (--image-size {found.side}), or teach the images to "
-            f"a new vault at {side}"
+            f"it with image_size={found.side} (--image-size {found.side}), or bring it to {side} "
+            f"with `procmem migrate --image-size {side}`"
         )
 
 

@@ -221,7 +221,9 @@ class VisualMemory(Asking, Forgetting):
             items=self._vault.count(),
             labels=dict(sorted(labels.items())),
             masks=self._vault.count_dense(),
-            bytes_on_disk=sum(entry.stat().st_size for entry in self.path.iterdir()),
+            bytes_on_disk=sum(
+                entry.stat().st_size for entry in self.path.rglob("*") if entry.is_file()
+            ),
             embedder_name=binding.name,
             embedder_sha256=binding.sha256,
             image_size=binding.side,
@@ -229,6 +231,7 @@ class VisualMemory(Asking, Forgetting):
             sealed=self._vault.sealed,
             purge_pending=self._vault.purge_pending,
             receipt_key=receipt_key(self._vault),
+            migration=self._vault.migration(),
         )
 
     def verify(self) -> VerifyReport:

@@ -7,6 +7,7 @@ values to `residue.py`. Everything else procmem knows is derived from here (law 
     <vault>/KEY              what receipts are signed with; `key.py` makes and reads it
     <vault>/LOCK             locked by the one writer as long as it has the vault open
     <vault>/PURGE_PENDING    empty; there from before a delete until its purge is through
+    <vault>/next, previous   while its items go over to another model; `beside.py`
 
 The rows may be sealed, see `sealed.py`; the key that opens them is then kept elsewhere, `seal.py`.
 
@@ -30,6 +31,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 
+from procmem.beside import PREVIOUS, WithBeside, check_not_beside
 from procmem.connection import Connection
 from procmem.errors import (
     InputError,
@@ -49,31 +51,25 @@ from procmem.ledger import (
     FORMAT_VERSION,
     Head,
     Seal,
-    add_checksums,
     read_head,
     read_version,
-    write_copy,
     write_ledger,
 )
-from procmem.lock import WriterLock, shred
+from procmem.lock import WriterLock
 from procmem.manifest import sync_folder
 from procmem.migration import write_migrated
 from procmem.purge import remove_empty_journal, remove_leftovers, replace_ledger
-from procmem.reader import LedgerReader
-from procmem.record import (
-    Binding,
-    Record,
-    values_of,
-)
-from procmem.rows import DamagedRowError, PlainRows
+from procmem.record import Binding, Record, check_id
+from procmem.rows import PlainRows
 from procmem.seal import fingerprint, key_place, new_key
+from procmem.writer import LedgerWriter
 
 _RECORDS_AT_ONCE = 100  # with masks, some megabytes
 
 _log = logging.getLogger(__name__)
 
 
-class Vault(LedgerReader):
+class Vault(WithBeside):
     """An open vault. Safe in threads; refuses to be used in a forked child.
 
     Args:
@@ -87,6 +83,7 @@ class Vault(LedgerReader):
     Attributes:
         path: the folder, absolute.
         read_only: as given.
+        mutex: held during each call; may be held over several.
 
     Raises:
         VaultLockedError: another writer has the vault open.
@@ -109,6 +106,8 @@ class Vault(LedgerReader):
     ) -> None:
         self.path = Path(path).absolute()
         self.read_only = read_only
+        if not read_only:
+            check_not_beside(self.path)
         self._marker = self.path / "PURGE_PENDING"
         self._key_place = None if key is None else key_place(key)
         self._lock: WriterLock | None = None
@@ -119,8 +118,8 @@ class Vault(LedgerReader):
             binding=binding,
             key_place=self._key_place,
         )
-        super().__init__(connection)
-        self._mutex = connection.mutex
+        super().__init__(connection, timeout_seconds=timeout_seconds)
+        self.mutex = connection.mutex
         try:
             if not holds_vault(self.path) and (read_only or binding is None):
                 raise VaultFormatError(
@@ -132,6 +131,7 @@ class Vault(LedgerReader):
             self._connection.rows("SELECT 1")  # connects, which tells the head
             if not read_only:
                 self._make_key()
+                self.settle_beside()
                 self._drop_other_keys()
             if not read_only and self.purge_pending:
                 self.purge()
@@ -155,19 +155,10 @@ class Vault(LedgerReader):
         pages, and removed again. With this the residue scan tells a remain from a coincidence.
         """
         yield from self.values()
-        with self._mutex:
+        with self.mutex:
             self.check_writable()
-            twin = self.path / TEMPORARY
-            form = self._form
-            items = self._connection.rows(f"{form.select_items} ORDER BY id")
-            dense = self._connection.rows("SELECT * FROM dense ORDER BY id")
-            try:
-                with self._connection.errors():
-                    write_ledger(twin, self._connection.head, form, items, dense)
-                data = twin.read_bytes()
-            finally:
-                shred(twin)
-        yield data
+            for ledger in self._ledgers():
+                yield ledger.twin()
 
     # ---- writing
 
@@ -182,35 +173,29 @@ class Vault(LedgerReader):
             InputError: an id is held already or given twice, or a value does not fit.
             VaultFullError, VaultReadOnlyError, VaultLockedError: nothing was added.
         """
-        with self._mutex:
+        with self.mutex:
             self.check_writable()
             rest = iter(records)
             with self._connection.transaction() as connection:
                 while batch := list(islice(rest, _RECORDS_AT_ONCE)):
-                    self._insert(connection, batch)
+                    self._check_new(batch)
+                    self.insert(connection, batch)
 
-    def _insert(self, connection: sqlite3.Connection, records: Sequence[Record]) -> None:
-        values = [values_of(record, self.binding) for record in records]
-        uses = Counter(item[0] for item, _ in values)
+    def _check_new(self, records: Sequence[Record]) -> None:
+        for record in records:
+            check_id(record.item.id)
+        uses = Counter(record.item.id for record in records)
         taken = self.held(uses).union(id_ for id_, count in uses.items() if count > 1)
         if taken:
             raise InputError(
                 f"id {min(taken)} (and {len(taken) - 1} more) is in the memory already or "
                 "given twice; nothing was added: use other ids, or give none"
             )
-        packed = [self._form.pack(item, dense) for item, dense in values]
-        connection.executemany(self._form.insert_item, [row for row, _ in packed])
-        connection.executemany(
-            self._form.insert_dense, [row for _, row in packed if row is not None]
-        )
-        add_checksums(
-            connection,
-            sum(self._form.item_checksum(row) for row, _ in packed),
-            sum(self._form.dense_checksum(row) for _, row in packed if row is not None),
-        )
 
     def delete(self, ids: Iterable[int]) -> None:
         """Deletes all items of these ids or none, and marks the vault as due for a purge.
+
+        From the ledgers beside the vault's own too.
 
         SQLite zeroes the rows (secure_delete), but pages that were split or merged before may
         keep copies; `purge` removes those.
@@ -220,32 +205,26 @@ class Vault(LedgerReader):
             VaultFullError, VaultReadOnlyError, VaultLockedError: nothing was deleted.
         """
         wanted = sorted(set(ids))
-        with self._mutex:
+        with self.mutex:
             self.check_writable()
             missing = sorted(set(wanted) - self.held(wanted))
             if missing:
                 raise not_held(self.path, missing)
             # The mark stays if the delete fails: whether a commit went through that did not
             # return is not known here, and a purge too many at the next opening costs nothing.
-            self._mark()
-            with self._connection.transaction() as connection:
-                items = self._take("items", lambda form, row: form.item_checksum(row), wanted)
-                dense = self._take("dense", lambda form, row: form.dense_checksum(row), wanted)
-                add_checksums(connection, -sum(items), -sum(dense))
-                for table in ("items", "dense"):
-                    connection.executemany(
-                        f"DELETE FROM {table} WHERE id = ?", [(id_,) for id_ in wanted]
-                    )
-
-    def held(self, ids: Iterable[int]) -> set[int]:
-        """Those of the ids that the vault holds."""
-        sql = "SELECT id FROM items WHERE id = ?"
-        return {row[0] for id_ in ids for row in self._connection.rows(sql, (id_,))}
+            self.mark()
+            others = [other for other in self.open_beside.values() if other.held(wanted)]
+            along = [other.connection for other in others]
+            with self._connection.transaction(along=along) as connection:
+                self.remove(connection, wanted)
+                for at, other in enumerate(others):
+                    other.remove(connection, wanted, schema=f"beside{at}")
 
     def purge(self) -> bool:
         """Rewrites the ledger from what it holds, replaces the old file and zeroes its bytes.
 
-        Cost: reads the whole vault twice, writes it, and waits for readers that are in mid-query.
+        Those beside it too; a `previous` without items goes. Cost: reads the whole vault twice,
+        writes it, and waits for readers that are in mid-query.
 
         Returns:
             True if done. False if the system refused (no room for the copy, readers that do not
@@ -255,13 +234,16 @@ class Vault(LedgerReader):
         Raises:
             VaultReadOnlyError, VaultClosedError: the vault is not open for writing.
         """
-        with self._mutex:
+        with self.mutex:
             self.check_writable()
             try:
-                self._mark()
-                self.check()
+                self.mark()
+                for ledger in self._ledgers():
+                    ledger.check()
                 with self._connection.errors():
                     self._rewrite()
+                if PREVIOUS in self.open_beside and not self.open_beside[PREVIOUS].count():
+                    self.drop_beside(PREVIOUS)
                 self._unmark()
             except (VaultError, OSError) as error:
                 _log.warning("%s: the purge stays pending: %s", self.path, error)
@@ -273,17 +255,20 @@ class Vault(LedgerReader):
 
         POSIX drops all of a process's locks on a file when it closes any descriptor to it.
         """
-        with self._mutex:
-            self._connection.disconnect()
+        with self.mutex:
+            for ledger in self._ledgers():
+                ledger.connection.disconnect()
 
     def close(self) -> None:
         """Closes the ledger and gives up the lock. Further calls raise; closing again is fine."""
         # A fork's copy of the connection must not be touched: it shares the parent's files.
         if self._connection.is_foreign:
             return
-        with self._mutex:
+        with self.mutex:
             try:
                 self._connection.close()
+                for other in self.open_beside.values():
+                    other.close()
                 if self._lock is not None:
                     remove_empty_journal(self._ledger)
             finally:
@@ -383,51 +368,46 @@ class Vault(LedgerReader):
         if seal is None or self._key_place is None:
             return
         try:
-            for key in self._key_place.keys(seal.id):
-                if fingerprint(key) == seal.epoch:
-                    self._key_place.keep_only(seal.id, key)
-        except VaultKeyError as error:
+            with self._connection.errors():
+                self._bring_to_one_epoch()
+            self._key_place.keep_only(seal.id, self.epoch_key())
+        except (VaultError, OSError) as error:
             _log.warning("%s: an old key could not be destroyed: %s", self.path, error)
 
     # ---- purging
 
+    def _ledgers(self) -> list[LedgerWriter]:
+        return [self, *self.open_beside.values()]
+
     def _rewrite(self) -> None:
-        """Puts a copy of the ledger in its place; of a sealed one under a new epoch key."""
-        connection = self._connection.run(lambda current: current)
-        seal, place = self._connection.head.seal, self._key_place
+        """Puts copies of all ledgers in their places; of sealed ones under a new epoch key."""
+        seal, place = self.seal, self._key_place
         if seal is None or place is None:
-            replace_ledger(
-                self._ledger,
-                connection,
-                write=lambda path: write_copy(connection, path),
-                disconnect=self._connection.disconnect,
-            )
+            for ledger in self._ledgers():
+                ledger.rewrite()
             return
-        from procmem.sealed import SealedRows
-
-        old = next(key for key in place.keys(seal.id) if fingerprint(key) == seal.epoch)
+        self._bring_to_one_epoch()
         new = new_key()
-        before, after = (SealedRows(key, self.binding.sha256) for key in (old, new))
-        place.put(seal.id, new, beside=old)
-
-        def rewrap(copy: sqlite3.Connection) -> None:
-            rows = copy.execute("SELECT id, wrapped FROM items").fetchall()
-            try:
-                changed = before.rewrapped(rows, to=after)
-            except DamagedRowError as error:
-                raise self._damaged(str(error)) from error
-            copy.executemany("UPDATE items SET wrapped = ? WHERE id = ?", changed)
-            copy.execute("UPDATE meta SET value = ? WHERE key = 'epoch'", (fingerprint(new),))
-
-        replace_ledger(
-            self._ledger,
-            connection,
-            write=lambda path: write_copy(connection, path, change=rewrap),
-            disconnect=self._connection.disconnect,
-        )
+        place.put(seal.id, new, beside=self.epoch_key())
+        for ledger in self._ledgers():
+            ledger.rewrite(new)
         place.keep_only(seal.id, new)
 
-    def _mark(self) -> None:
+    def _bring_to_one_epoch(self) -> None:
+        """Wraps the items of a ledger that a purge did not come to under the vault's own key."""
+        for other in self.open_beside.values():
+            if other.seal != self.seal:
+                other.rewrite(self.epoch_key())
+
+    def epoch_key(self) -> bytes:
+        """The key that a sealed vault's own ledger is wrapped under."""
+        seal, place = self.seal, self._key_place
+        assert seal is not None
+        assert place is not None
+        return next(key for key in place.keys(seal.id) if fingerprint(key) == seal.epoch)
+
+    def mark(self) -> None:
+        """Makes the next opening for writing purge, unless a purge comes before it."""
         try:
             self._marker.touch(mode=0o600)
             sync_folder(self.path)

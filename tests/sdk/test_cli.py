@@ -24,7 +24,18 @@ ROOT = Path(__file__).parents[2]
 COLORS = {"blue": (30, 60, 220), "green": (20, 170, 40), "red": (220, 40, 30)}
 COMMANDS = [
     *("demo", "add", "classify", "neighbors", "influence", "segment"),
-    *("match", "delete", "stats", "verify", "export", "import", "embed", "evaluate", "doctor"),
+    *(
+        "match",
+        "delete",
+        "stats",
+        "verify",
+        "export",
+        "import",
+        "migrate",
+        "embed",
+        "evaluate",
+        "doctor",
+    ),
 ]
 
 

@@ -199,12 +199,12 @@ def test_a_full_disk_adds_nothing(vault):
 
 
 def test_a_purge_without_room_stays_pending_and_is_finished_later(vault, folder, monkeypatch):
-    def no_room(connection, path):
+    def no_room(connection, path, *, change):
         raise sqlite3.OperationalError("database or disk is full")
 
     vault.delete([1, 2])
     with monkeypatch.context() as patched:
-        patched.setattr("procmem.vault.write_copy", no_room)
+        patched.setattr("procmem.writer.write_copy", no_room)
         assert not vault.purge()
     assert vault.purge_pending
     vault.close()

@@ -20,6 +20,7 @@ from procmem.cli.exchange import export_command, import_command
 from procmem.cli.group import ErrorGroup
 from procmem.cli.influence import influence
 from procmem.cli.match import match
+from procmem.cli.migrate import migrate
 from procmem.cli.neighbors import neighbors
 from procmem.cli.options import global_options
 from procmem.cli.segment import segment
@@ -61,6 +62,7 @@ for _command in (
     verify,
     export_command,
     import_command,
+    migrate,
     embed,
     evaluate,
     doctor,
