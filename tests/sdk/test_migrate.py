@@ -453,6 +453,26 @@ def test_a_deletion_before_the_confirmation_reaches_what_was_left(
         assert left.items == 5 - len(set(spoiled).intersection(report.erased_ids))
 
 
+def test_a_deletion_that_fails_in_one_ledger_deletes_from_none(
+    vault, spoiled, photos, key, monkeypatch
+):
+    migrate(vault, NEW, key=key, old_model=OLD)
+    before = contents(vault, key)
+
+    def full(*arguments, **options):
+        raise sqlite3.OperationalError("database or disk is full")
+
+    with opened(vault, NEW, key) as memory:
+        with monkeypatch.context() as patched:
+            patched.setattr("procmem.beside.Beside.remove", full)
+            with pytest.raises(VaultFullError):
+                memory.delete([7, 8])  # the vault's own, and one that was left
+        assert contents(vault, key) == before
+        assert memory.verify().ok
+        assert memory.delete([7, 8]).erased_ids == (7, 8)
+    assert contents(vault, key).keys() == before.keys() - {7, 8}
+
+
 def test_deleted_vaults_are_byte_identical_whatever_the_migration_went_through(
     tmp_path, photos, monkeypatch
 ):

@@ -217,6 +217,18 @@ def test_a_purge_without_room_stays_pending_and_is_finished_later(vault, folder,
 # ---- crashes
 
 
+def test_a_journal_that_was_never_valid_is_zeroed_though_nothing_is_written(folder):
+    # As after a kill before SQLite wrote the head of it: it goes back over nothing, and has pages.
+    journal = folder / "ledger.sqlite-journal"
+    journal.write_bytes(bytes(28) + b"how a page was before" * 100)
+    with journal.open("rb") as old:
+        vault = Vault(folder)
+        assert not journal.exists()
+        assert not any(old.read())
+    assert ids_of(vault) == list(range(1, 13))
+    vault.close()
+
+
 def test_the_marker_makes_the_next_opening_finish_the_purge(vault, folder):
     secret = record(4).vector.tobytes()
     vault.delete([4])
