@@ -37,6 +37,7 @@ from procmem.errors import VaultFullError as VaultFullError
 from procmem.errors import VaultKeyError as VaultKeyError
 from procmem.errors import VaultLockedError as VaultLockedError
 from procmem.errors import VaultReadOnlyError as VaultReadOnlyError
+from procmem.errors import VaultServerError as VaultServerError
 from procmem.errors import WorkerDiedError as WorkerDiedError
 from procmem.exchange import export_items as export_items
 from procmem.exchange import import_items as import_items
@@ -125,6 +126,7 @@ __all__ = [
     "VaultKeyError",
     "VaultLockedError",
     "VaultReadOnlyError",
+    "VaultServerError",
     "VerifyReport",
     "VisualMemory",
     "WorkerDiedError",

@@ -19,7 +19,8 @@ Used by all rooms; imports nothing of procmem. The tree::
     │   ├── VaultReadOnlyError (PermissionError)
     │   ├── VaultFullError                   the disk is full
     │   ├── VaultFormatError                 foreign, newer or corrupt file
-    │   └── VaultClosedError                 used after close()
+    │   ├── VaultClosedError                 used after close()
+    │   └── VaultServerError (ConnectionError)  a server that cannot be reached, or refuses
     ├── ReceiptError (ValueError)            an erasure receipt that is damaged or cannot be made
     ├── MissingExtraError (ImportError)      an optional dependency is not installed
     ├── RenderError (RuntimeError)           no graphics context, or a shader that does not compile
@@ -115,6 +116,10 @@ class VaultKeyError(VaultError):
 
 class VaultClosedError(VaultError):
     """The memory was used after `close()`."""
+
+
+class VaultServerError(VaultError, ConnectionError):
+    """The server that keeps the memory cannot be reached, or refuses."""
 
 
 class ReceiptError(ProcmemError, ValueError):

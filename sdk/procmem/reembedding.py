@@ -31,6 +31,7 @@ from procmem.folder import check_binding, holds_vault
 from procmem.memory import VisualMemory
 from procmem.record import Binding
 from procmem.seeing_anew import Run
+from procmem.stores.address import is_address
 from procmem.switch import undo
 from procmem.types import ErasureReport, MigrationReport
 from procmem.vault import Vault
@@ -159,6 +160,11 @@ def _opened(
         memory._check_writable()
         yield memory
         return
+    if isinstance(memory, str) and is_address(memory):
+        raise InputError(
+            "a memory on a server cannot be migrated; export its items and import them into a "
+            "vault, migrate that, and teach a new memory on the server from it"
+        )
     if not holds_vault(Path(memory).absolute()):
         raise VaultFormatError(f"{memory} holds no memory to migrate; check the path")
     with VisualMemory(memory, key=key, device=device) as opened:

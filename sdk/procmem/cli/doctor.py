@@ -211,7 +211,7 @@ def _memory(settings: Settings) -> dict[str, Any] | None:
     from procmem.errors import VaultError
     from procmem.vault import Vault
 
-    if settings.vault is None or not (settings.vault / "ledger.sqlite").is_file():
+    if not isinstance(settings.vault, Path) or not (settings.vault / "ledger.sqlite").is_file():
         return None
     found: dict[str, Any] = {"vault": str(settings.vault), "model": None, "problem": None}
     try:

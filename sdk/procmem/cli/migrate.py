@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from procmem.cli.group import progress_bar
-from procmem.cli.options import Settings, shared_options, write_json
+from procmem.cli.options import Settings, folder_of, shared_options, write_json
 from procmem.cli.text import count, describe_report, report_as_json, shorten
 from procmem.embedder import DEFAULT_MODEL
 
@@ -65,7 +65,7 @@ def migrate(
 def _migrate(settings: Settings, old_model: str | None) -> None:
     from procmem.reembedding import migrate as bring
 
-    memory = str(settings.vault)
+    memory = str(folder_of(settings, "a migration"))
     try:
         with progress_bar("embedding anew") as show:
             report = bring(
@@ -98,7 +98,7 @@ def _confirm(settings: Settings, *, yes: bool) -> None:
 
     if settings.as_json and not yes:
         raise click.UsageError("--json cannot ask; add --yes.")
-    memory = str(settings.vault)
+    memory = str(folder_of(settings, "a migration"))
     with VisualMemory(memory, key=settings.vault_key, read_only=True) as held:
         waiting = held.stats().migration
     if waiting is not None and waiting.phase == "unconfirmed" and not yes:
@@ -118,7 +118,7 @@ def _confirm(settings: Settings, *, yes: bool) -> None:
 def _abort(settings: Settings) -> None:
     from procmem.reembedding import abort_migration
 
-    memory = str(settings.vault)
+    memory = str(folder_of(settings, "a migration"))
     report = abort_migration(memory, key=settings.vault_key)
     if settings.as_json:
         write_json({"vault": memory, "report": report_as_json(report)})

@@ -104,11 +104,11 @@ def verify(
     with open_memory(settings, read_only=True) as memory:
         report = memory.verify()
         migration = memory.stats().migration if report.ok else None
-        path = memory.path
+        path = memory.place
     if settings.as_json:
         write_json(
             {
-                "vault": str(path),
+                "vault": path,
                 "ok": report.ok,
                 "items": report.items,
                 "masks": report.masks,
