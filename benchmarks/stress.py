@@ -5,6 +5,9 @@
     python benchmarks/stress.py kill --count 1000
     python benchmarks/stress.py faults          every call in every way, about 2,300 lives
     python benchmarks/stress.py faults-sealed   the same of a sealed vault
+    python benchmarks/stress.py moves --count 1000           a migration to another model, killed
+    python benchmarks/stress.py moves-faults        every call of it in every way; about 6,300
+    python benchmarks/stress.py moves-faults-sealed
     python benchmarks/stress.py power --count 10000
     python benchmarks/stress.py mutations --count 10000
     python benchmarks/stress.py images --count 10000
@@ -26,7 +29,7 @@ import click
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from tests.stress import faults, histories, images, kill, mutations, power, readers
+from tests.stress import faults, histories, images, kill, moves, mutations, power, readers
 
 RUNS = {
     "histories": (histories.run_histories, 1000),
@@ -34,6 +37,9 @@ RUNS = {
     "kill": (kill.run_kills, 1000),
     "faults": (faults.run_faults, 10_000),
     "faults-sealed": (functools.partial(faults.run_faults, sealed=True), 10_000),
+    "moves": (moves.run_kills, 1000),
+    "moves-faults": (moves.run_faults, 10_000),
+    "moves-faults-sealed": (functools.partial(moves.run_faults, sealed=True), 10_000),
     "power": (power.run_power_cuts, 10_000),
     "mutations": (mutations.run_mutations, 10_000),
     "images": (images.run_images, 10_000),

@@ -55,6 +55,9 @@ from procmem.receipt import check_receipt as check_receipt
 from procmem.receipt import read_receipt as read_receipt
 from procmem.receipt import write_receipt as write_receipt
 from procmem.record import Item as Item
+from procmem.reembedding import abort_migration as abort_migration
+from procmem.reembedding import confirm_migration as confirm_migration
+from procmem.reembedding import migrate as migrate
 from procmem.revocation import apply_revocations as apply_revocations
 from procmem.revocation import reissue_revocations as reissue_revocations
 from procmem.revocation import revoke as revoke
@@ -70,8 +73,11 @@ from procmem.types import Counterfactual as Counterfactual
 from procmem.types import Embedding as Embedding
 from procmem.types import ErasureReport as ErasureReport
 from procmem.types import InfluenceReport as InfluenceReport
+from procmem.types import LeftBehind as LeftBehind
 from procmem.types import MemoryMap as MemoryMap
 from procmem.types import MemoryStats as MemoryStats
+from procmem.types import MigrationReport as MigrationReport
+from procmem.types import MigrationStatus as MigrationStatus
 from procmem.types import Neighbor as Neighbor
 from procmem.types import ReceiveReport as ReceiveReport
 from procmem.types import Regions as Regions
@@ -104,8 +110,11 @@ __all__ = [
     "InputError",
     "Item",
     "ItemNotFoundError",
+    "LeftBehind",
     "MemoryMap",
     "MemoryStats",
+    "MigrationReport",
+    "MigrationStatus",
     "MissingExtraError",
     "ModelError",
     "ModelIntegrityError",
@@ -138,15 +147,18 @@ __all__ = [
     "VisualMemory",
     "WorkerDiedError",
     "__version__",
+    "abort_migration",
     "apply_revocations",
     "bundled_models",
     "check_receipt",
+    "confirm_migration",
     "export_items",
     "find_regions",
     "import_items",
     "load_image",
     "map_components",
     "match_patches",
+    "migrate",
     "read_receipt",
     "receive_items",
     "reissue_revocations",

@@ -14,7 +14,7 @@ import contextlib
 import os
 import sqlite3
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -24,6 +24,9 @@ from procmem.ledger import FORMAT_VERSION, PAGE_BYTES, Head, Seal, read_head, re
 from procmem.record import Binding
 from procmem.rows import PlainRows, Row, Rows
 from procmem.seal import KeyPlace, fingerprint
+
+# Of every ledger that is written.
+_WRITING = ("journal_mode=TRUNCATE", "synchronous=EXTRA", "secure_delete=ON")
 
 _T = TypeVar("_T")
 
@@ -126,11 +129,24 @@ class Connection:
                             raise
 
     @contextlib.contextmanager
-    def transaction(self) -> Iterator[sqlite3.Connection]:
-        """Commits what the block does, or undoes all of it. The caller holds the mutex."""
+    def transaction(self, *, along: Sequence[Connection] = ()) -> Iterator[sqlite3.Connection]:
+        """Commits what the block does, or undoes all of it. The caller holds the mutex.
+
+        Args:
+            along: to further ledgers that the block changes, as the schemas `beside0`, `beside1`
+                and so on. All of them are changed or none, over a crash too (SQLite's
+                super-journal).
+        """
         connection = self.run(lambda current: current)
+        attached: list[str] = []
         with self.errors():
             try:
+                for at, other in enumerate(along):
+                    uri = f"{other.ledger.as_uri()}?mode=rw"
+                    connection.execute(f"ATTACH DATABASE ? AS beside{at}", (uri,))
+                    attached.append(f"beside{at}")
+                    for pragma in _WRITING:
+                        connection.execute(f"PRAGMA beside{at}.{pragma}")
                 connection.execute("BEGIN IMMEDIATE")
                 yield connection
                 connection.execute("COMMIT")
@@ -138,7 +154,11 @@ class Connection:
                 if connection.in_transaction:
                     connection.execute("ROLLBACK")
                 raise
-        self.changes += 1
+            finally:
+                for schema in attached:
+                    connection.execute(f"DETACH DATABASE {schema}")
+        for changed in (self, *along):
+            changed.changes += 1
 
     @contextlib.contextmanager
     def errors(self) -> Iterator[None]:
@@ -158,6 +178,10 @@ class Connection:
         if self._open is not None:
             self._open.close()
             self._open = None
+
+    def accept_any_model(self) -> None:
+        """Is bound to whatever the ledger is bound to when it is next opened."""
+        self._binding = None
 
     def close(self) -> None:
         """Closes the file; further calls raise."""
@@ -180,11 +204,7 @@ class Connection:
                 try:
                     head, form = self._checked(connection)
                     if not self.read_only:
-                        for pragma in (
-                            "journal_mode=TRUNCATE",
-                            "synchronous=EXTRA",
-                            "secure_delete=ON",
-                        ):
+                        for pragma in _WRITING:
                             connection.execute(f"PRAGMA {pragma}")
                     # Sorters must not spill private rows into the system's folder for temporaries.
                     connection.execute("PRAGMA temp_store=MEMORY")

@@ -79,6 +79,30 @@ def erase(
     )
 
 
+def search_vault(vault: Vault, values: Sequence[bytes], *, purged: bool) -> ErasureReport:
+    """Searches a vault for what no item's deletion has removed from it: erased embeddings.
+
+    Args:
+        vault: open for writing.
+        values: what was erased, as it was stored.
+        purged: whether the vault was purged since.
+
+    Raises:
+        VaultError: the files could not be searched.
+    """
+    scan = _scan(vault, values)
+    return ErasureReport(
+        erased_ids=(),
+        remaining=vault.count(),
+        purged=purged,
+        files_scanned=scan.files,
+        windows_checked=scan.windows_checked,
+        windows_found=scan.windows_found,
+        out_of_reach=_out_of_reach(vault),
+        receipt=None,
+    )
+
+
 def receipt_key(vault: Vault) -> str | None:
     """The public key of the vault's receipts in hexadecimal; None if there is no sound key."""
     try:

@@ -60,8 +60,8 @@ def check_binding(place: Path | str, found: Binding, wanted: Binding | None) -> 
     if found.sha256 != wanted.sha256:
         raise EmbedderMismatchError(
             f"{place} holds embeddings of {found.name} (SHA-256 {found.sha256}), not of "
-            f"{wanted.name} (SHA-256 {wanted.sha256}); open it with the first, or teach the "
-            "images to a new vault with the second"
+            f"{wanted.name} (SHA-256 {wanted.sha256}); open it with the first, or "
+            "bring it to the second with `procmem migrate`, which embeds its images anew"
         )
     check_side(place, found, wanted.side)
 
@@ -71,8 +71,8 @@ def check_side(place: Path | str, found: Binding, side: int) -> None:
     if found.side != side:
         raise EmbedderMismatchError(
             f"{place} holds embeddings of {found.name} at image size {found.side}, not {side}; use "
-            f"it with image_size={found.side} (--image-size {found.side}), or teach the images to "
-            f"a new vault at {side}"
+            f"it with image_size={found.side} (--image-size {found.side}), or bring it to {side} "
+            f"with `procmem migrate --image-size {side}`"
         )
 
 

@@ -39,7 +39,8 @@ class Forgetting(OpenMemory):
             label: all items of this label.
             source: all items of this source: the text as it was stored, or else the path that
                 it is from here, made absolute as `add` does.
-            similar_to: all items at least `min_similarity` like this image; maybe none.
+            similar_to: all items at least `min_similarity` like this image; maybe none. Not those
+                that a migration has left under the previous model, which sees otherwise.
             min_similarity: in [-1, 1].
             added_before: all items that were added before this moment, to the second; maybe none.
                 One without a time zone is in local time. `datetime.now() - timedelta(days=30)`
@@ -72,7 +73,7 @@ class Forgetting(OpenMemory):
         with self._lock:
             if ids is not None:
                 return self._by_id(ids)
-            items = list(self._store.items())
+            items = list(self._store.erasable())
         if added_before is not None:
             _, end = seconds_between(None, added_before)
             return tuple(item for item in items if item.added_seconds < end)
@@ -139,7 +140,7 @@ class Forgetting(OpenMemory):
     def _by_id(self, ids: int | Iterable[int]) -> tuple[Item, ...]:
         several = list(ids) if isinstance(ids, Iterable) else [ids]
         wanted = {plain_id(id_) for id_ in several}
-        chosen = tuple(self._store.items(wanted))
+        chosen = tuple(self._store.erasable(wanted))
         missing = sorted(wanted.difference(item.id for item in chosen))
         if missing:
             raise not_held(self.place, missing)

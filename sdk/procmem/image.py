@@ -130,11 +130,19 @@ def load_image(
         return _from_array(image, name, max_pixels)
     if isinstance(image, Image.Image):
         return _from_pil(image, name, max_pixels)
-    data = _read_file(image, name) if isinstance(image, (str, os.PathLike)) else bytes(image)
+    data = read_image_file(image) if isinstance(image, (str, os.PathLike)) else bytes(image)
     return _from_bytes(data, name, min_side, max_pixels)
 
 
-def _read_file(path: str | os.PathLike[str], name: str) -> bytes:
+def read_image_file(path: str | os.PathLike[str]) -> bytes:
+    """The content of a picture's file, for whoever decodes it more than once.
+
+    Raises:
+        ImageNotFoundError: no file at the path.
+        ImageDecodeError: a folder, a device, or not readable.
+        ImageTooLargeError: more than `MAX_FILE_BYTES` bytes.
+    """
+    name = image_name(path)
     try:
         file = Path(path)
         status = file.stat()

@@ -24,8 +24,10 @@ APPLICATION_ID = 0x50724D65  # "PrMe", at offset 68 of the file
 FORMAT_VERSION = 2
 
 PAGE_BYTES = 4096
-_SCHEMA_COOKIE_AT = 40  # file offset; see https://sqlite.org/fileformat2.html#database_header
-_SCHEMA_COOKIE = (1).to_bytes(4, "big")
+# Counters in the file's head, see https://sqlite.org/fileformat2.html#database_header: changes of
+# the file, of the schema, and the changes at which the version number beside it was written.
+_COUNTERS_AT = (24, 40, 92)
+_FRESH = (1).to_bytes(4, "big")
 
 _BINDING_KEYS = ("sha256", "name", "cls_dim", "patch_dim", "side", "patch_size")
 
@@ -94,15 +96,24 @@ def write_ledger(
         connection.close()
 
 
-def add_checksums(connection: sqlite3.Connection, items: int, dense: int) -> None:
+def add_checksums(
+    connection: sqlite3.Connection, items: int, dense: int, *, schema: str = "main"
+) -> None:
     """Adds to the sums of the checksums of all rows, in the transaction that is open.
 
     They tell later that no row is missing and none is foreign. Whole numbers below 2**63: they
     would overflow with two thousand million items.
+
+    Args:
+        connection: to the ledger, or to one that has attached it.
+        items: the change of the sum over the items.
+        dense: likewise, over the masks.
+        schema: the ledger's name there.
     """
+    sql = f"UPDATE {schema}.meta SET value = value + ? WHERE key = ?"
     for key, change in (("items_checksum", items), ("dense_checksum", dense)):
         if change:
-            connection.execute("UPDATE meta SET value = value + ? WHERE key = ?", (change, key))
+            connection.execute(sql, (change, key))
 
 
 def read_checksums(connection: sqlite3.Connection) -> tuple[Any, Any]:
@@ -142,9 +153,11 @@ def write_copy(
         finally:
             copy.close()
     with path.open("r+b") as file:
-        # VACUUM INTO counts this one up from the source's, which would tell how often it was done.
-        file.seek(_SCHEMA_COOKIE_AT)
-        file.write(_SCHEMA_COOKIE)
+        # VACUUM INTO counts the schema's up from the source's, which would tell how often it was
+        # done; a change of the copy counts up the others, and the residue scan's twin has none.
+        for at in _COUNTERS_AT:
+            file.seek(at)
+            file.write(_FRESH)
         file.flush()
         os.fsync(file.fileno())
 

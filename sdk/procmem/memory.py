@@ -228,6 +228,7 @@ class VisualMemory(Asking, Forgetting):
             sealed=store.sealed,
             purge_pending=store.purge_pending,
             receipt_key=store.receipt_key(),
+            migration=store.migration(),
         )
 
     def verify(self) -> VerifyReport:

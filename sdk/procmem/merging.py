@@ -43,16 +43,14 @@ def without_revoked(records: Iterable[Record], vault: Vault, tally: Tally) -> It
 def winners(records: Iterable[Record], vault: Vault, tally: Tally) -> Iterator[Record]:
     """The records that this vault does not hold, or holds with a content that gives way."""
     for batch in _batches(records):
-        held = vault.held(record.item.id for record in batch)
+        held = {one.item.id: one for one in vault.records(record.item.id for record in batch)}
         for record in batch:
             id_ = record.item.id
             if id_ not in held:
                 tally.added.append(id_)
                 yield record
                 continue
-            mine, theirs = (
-                rank(one, vault.binding) for one in (next(vault.records([id_])), record)
-            )
+            mine, theirs = (rank(one, vault.binding) for one in (held[id_], record))
             if theirs > mine:
                 tally.replaced.append(id_)
                 yield record

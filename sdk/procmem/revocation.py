@@ -201,7 +201,7 @@ def _forget(memory: VisualMemory, ids: Iterable[int]) -> RevocationReport:
     """Remembers ids as revoked and deletes the items of those that are held."""
     vault = memory._vault
     before, named = vault.revoked.all(), ids_of(ids)
-    held = np.intersect1d(named, vault.ids()).tolist()
+    held = np.intersect1d(named, vault.erasable_ids()).tolist()
     new = np.setdiff1d(named, before)
     if len(new):
         vault.set_revoked(np.union1d(before, named))

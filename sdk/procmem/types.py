@@ -253,6 +253,68 @@ class RevocationReport:
 
 
 @dataclass(frozen=True, slots=True)
+class MigrationStatus:
+    """What is under way, or left, of a memory's move to another model.
+
+    Attributes:
+        phase: "half-way" while items are embedded anew and the memory answers under its old model;
+            "unconfirmed" when it answers under the new one and some items are left under the old.
+        items: half-way, how many are embedded anew; unconfirmed, how many are left.
+        embedder_name: of the other model: the new one half-way, the old one unconfirmed.
+        embedder_sha256: of its file.
+        image_size: at which it sees images, pixels.
+    """
+
+    phase: Literal["half-way", "unconfirmed"]
+    items: int
+    embedder_name: str
+    embedder_sha256: str
+    image_size: int
+
+
+@dataclass(frozen=True, slots=True)
+class LeftBehind:
+    """An item that another model could not be shown.
+
+    Attributes:
+        id: of the item.
+        source: where it came from, or None.
+        reason: why, for people to read.
+    """
+
+    id: int
+    source: str | None
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class MigrationReport:
+    """What a migration did.
+
+    Attributes:
+        switched: whether the memory answers under the new model now.
+        items: how many items the memory holds, without those that were left behind.
+        reembedded: how many of them were embedded in this run.
+        left: items that were not, ascending by id. After the switch they are to be asked in the
+            folder `previous` of the memory.
+        checked: whether the images were compared with what was taught, under the old model; False
+            if that was not at hand.
+        embedder_name: of the new model.
+        embedder_sha256: of its file.
+        image_size: side of the square that it sees of an image, pixels.
+    """
+
+    switched: bool
+    items: int
+    reembedded: int
+    left: tuple[LeftBehind, ...]
+    checked: bool
+    embedder_name: str
+    embedder_sha256: str
+    image_size: int
+
+
+@dataclass(frozen=True, slots=True)
 class MemoryStats:
     """What a memory holds.
 
@@ -269,6 +331,7 @@ class MemoryStats:
         purge_pending: True if deleted items wait for the purge.
         receipt_key: public key of the memory's receipts, 64 hexadecimal digits; None if its key
             is missing or damaged.
+        migration: of a move to another model that is not over; None if there is none.
     """
 
     items: int
@@ -282,6 +345,7 @@ class MemoryStats:
     sealed: bool
     purge_pending: bool
     receipt_key: str | None
+    migration: MigrationStatus | None = None
 
 
 @dataclass(frozen=True, slots=True)

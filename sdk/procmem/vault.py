@@ -8,6 +8,7 @@ values to `residue.py`. Everything else procmem knows is derived from here (law 
     <vault>/REVOKED          ids that never come back; `revoked.py` writes and reads it
     <vault>/LOCK             locked by the one writer as long as it has the vault open
     <vault>/PURGE_PENDING    empty; there from before a delete until its purge is through
+    <vault>/next, previous   while its items go over to another model; `beside.py`
 
 The rows may be sealed, see `sealed.py`; the key that opens them is then kept elsewhere, `seal.py`.
 
@@ -33,6 +34,7 @@ from pathlib import Path
 
 import numpy as np
 
+from procmem.beside import PREVIOUS, Beside, WithBeside, check_not_beside
 from procmem.connection import Connection
 from procmem.errors import (
     InputError,
@@ -52,32 +54,26 @@ from procmem.ledger import (
     FORMAT_VERSION,
     Head,
     Seal,
-    add_checksums,
     read_head,
     read_version,
-    write_copy,
     write_ledger,
 )
-from procmem.lock import WriterLock, shred
+from procmem.lock import WriterLock
 from procmem.manifest import sync_folder
 from procmem.migration import write_migrated
 from procmem.purge import remove_empty_journal, remove_leftovers, replace_ledger
-from procmem.reader import LedgerReader
-from procmem.record import (
-    Binding,
-    Record,
-    values_of,
-)
+from procmem.record import Binding, Record, check_id
 from procmem.revoked import Ids, RevokedIds
-from procmem.rows import DamagedRowError, PlainRows
+from procmem.rows import PlainRows
 from procmem.seal import fingerprint, key_place, new_key
+from procmem.writer import LedgerWriter
 
 _RECORDS_AT_ONCE = 100  # with masks, some megabytes
 
 _log = logging.getLogger(__name__)
 
 
-class Vault(LedgerReader):
+class Vault(WithBeside):
     """An open vault. Safe in threads; refuses to be used in a forked child.
 
     Args:
@@ -92,6 +88,7 @@ class Vault(LedgerReader):
         path: the folder, absolute.
         read_only: as given.
         revoked: ids of which nothing is taken in.
+        mutex: held during each call; may be held over several.
 
     Raises:
         VaultLockedError: another writer has the vault open.
@@ -114,6 +111,8 @@ class Vault(LedgerReader):
     ) -> None:
         self.path = Path(path).absolute()
         self.read_only = read_only
+        if not read_only:
+            check_not_beside(self.path)
         self._marker = self.path / "PURGE_PENDING"
         self._key_place = None if key is None else key_place(key)
         self._lock: WriterLock | None = None
@@ -125,8 +124,8 @@ class Vault(LedgerReader):
             binding=binding,
             key_place=self._key_place,
         )
-        super().__init__(connection)
-        self._mutex = connection.mutex
+        super().__init__(connection, timeout_seconds=timeout_seconds)
+        self.mutex = connection.mutex
         try:
             if not holds_vault(self.path) and (read_only or binding is None):
                 raise VaultFormatError(
@@ -138,6 +137,7 @@ class Vault(LedgerReader):
             self._connection.rows("SELECT 1")  # connects, which tells the head
             if not read_only:
                 self._make_key()
+                self.settle_beside()
                 self._drop_other_keys()
             if not read_only and self.purge_pending:
                 if self._revocation_is_due():
@@ -163,19 +163,10 @@ class Vault(LedgerReader):
         pages, and removed again. With this the residue scan tells a remain from a coincidence.
         """
         yield from self.values()
-        with self._mutex:
+        with self.mutex:
             self.check_writable()
-            twin = self.path / TEMPORARY
-            form = self._form
-            items = self._connection.rows(f"{form.select_items} ORDER BY id")
-            dense = self._connection.rows("SELECT * FROM dense ORDER BY id")
-            try:
-                with self._connection.errors():
-                    write_ledger(twin, self._connection.head, form, items, dense)
-                data = twin.read_bytes()
-            finally:
-                shred(twin)
-        yield data
+            for ledger in self._ledgers():
+                yield ledger.twin()
 
     # ---- writing
 
@@ -195,46 +186,40 @@ class Vault(LedgerReader):
     def put(self, records: Iterable[Record]) -> None:
         """As `add`, but a record takes the place of the item of its id, if one is held.
 
-        What was replaced is due for a purge.
+        What was replaced, in the ledgers beside the vault's own too, is due for a purge.
         """
         self._write(records, replace=True)
 
     def _write(self, records: Iterable[Record], *, replace: bool) -> None:
-        with self._mutex:
+        with self.mutex:
             self.check_writable()
             rest = iter(records)
-            with self._connection.transaction() as connection:
+            others = list(self.open_beside.values()) if replace else []
+            with self._transaction(others) as connection:
                 while batch := list(islice(rest, _RECORDS_AT_ONCE)):
-                    ids = [record.item.id for record in batch]
-                    outdated = sorted(self.held(ids)) if replace else []
-                    if outdated:
-                        self._mark()
-                        self._remove(connection, outdated)
-                    self.revoked.refuse(ids)
-                    self._insert(connection, batch)
+                    for record in batch:
+                        check_id(record.item.id)
+                    uses = Counter(record.item.id for record in batch)
+                    self.revoked.refuse(uses)
+                    held = self.held(uses)
+                    if replace and held:
+                        self.mark()
+                        self._remove_everywhere(connection, others, sorted(held))
+                    self._check_new(uses, set() if replace else held)
+                    self.insert(connection, batch)
 
-    def _insert(self, connection: sqlite3.Connection, records: Sequence[Record]) -> None:
-        values = [values_of(record, self.binding) for record in records]
-        uses = Counter(item[0] for item, _ in values)
-        taken = self.held(uses).union(id_ for id_, count in uses.items() if count > 1)
+    def _check_new(self, uses: Counter[int], held: set[int]) -> None:
+        taken = held.union(id_ for id_, count in uses.items() if count > 1)
         if taken:
             raise InputError(
                 f"id {min(taken)} (and {len(taken) - 1} more) is in the memory already or "
                 "given twice; nothing was added: use other ids, or give none"
             )
-        packed = [self._form.pack(item, dense) for item, dense in values]
-        connection.executemany(self._form.insert_item, [row for row, _ in packed])
-        connection.executemany(
-            self._form.insert_dense, [row for _, row in packed if row is not None]
-        )
-        add_checksums(
-            connection,
-            sum(self._form.item_checksum(row) for row, _ in packed),
-            sum(self._form.dense_checksum(row) for _, row in packed if row is not None),
-        )
 
     def delete(self, ids: Iterable[int]) -> None:
         """Deletes all items of these ids or none, and marks the vault as due for a purge.
+
+        From the ledgers beside the vault's own too.
 
         SQLite zeroes the rows (secure_delete), but pages that were split or merged before may
         keep copies; `purge` removes those.
@@ -244,28 +229,30 @@ class Vault(LedgerReader):
             VaultFullError, VaultReadOnlyError, VaultLockedError: nothing was deleted.
         """
         wanted = sorted(set(ids))
-        with self._mutex:
+        with self.mutex:
             self.check_writable()
             missing = sorted(set(wanted) - self.held(wanted))
             if missing:
                 raise not_held(self.path, missing)
             # The mark stays if the delete fails: whether a commit went through that did not
             # return is not known here, and a purge too many at the next opening costs nothing.
-            self._mark()
-            with self._connection.transaction() as connection:
-                self._remove(connection, wanted)
+            self.mark()
+            others = [other for other in self.open_beside.values() if other.held(wanted)]
+            with self._transaction(others) as connection:
+                self._remove_everywhere(connection, others, wanted)
 
-    def _remove(self, connection: sqlite3.Connection, ids: Sequence[int]) -> None:
-        items = self._take("items", lambda form, row: form.item_checksum(row), ids)
-        dense = self._take("dense", lambda form, row: form.dense_checksum(row), ids)
-        add_checksums(connection, -sum(items), -sum(dense))
-        for table in ("items", "dense"):
-            connection.executemany(f"DELETE FROM {table} WHERE id = ?", [(id_,) for id_ in ids])
+    def _transaction(
+        self, others: Sequence[Beside]
+    ) -> contextlib.AbstractContextManager[sqlite3.Connection]:
+        return self._connection.transaction(along=[other.connection for other in others])
 
-    def held(self, ids: Iterable[int]) -> set[int]:
-        """Those of the ids that the vault holds."""
-        sql = "SELECT id FROM items WHERE id = ?"
-        return {row[0] for id_ in ids for row in self._connection.rows(sql, (id_,))}
+    def _remove_everywhere(
+        self, connection: sqlite3.Connection, others: Sequence[Beside], ids: Sequence[int]
+    ) -> None:
+        """Removes items from the vault's own ledger and those that a transaction has attached."""
+        self.remove(connection, ids)
+        for at, other in enumerate(others):
+            other.remove(connection, ids, schema=f"beside{at}")
 
     def set_revoked(self, ids: Ids) -> None:
         """Remembers exactly these ids as revoked, durably: no item of theirs is taken in again.
@@ -276,15 +263,15 @@ class Vault(LedgerReader):
         Raises:
             VaultFullError, VaultReadOnlyError: nothing changed.
         """
-        with self._mutex:
+        with self.mutex:
             self.check_writable()
-            if len(np.intersect1d(ids, self.ids())):
-                self._mark()
+            if len(np.intersect1d(ids, self.erasable_ids())):
+                self.mark()
             self.revoked.replace(ids)
 
     def held_though_revoked(self) -> list[int]:
         """The ids of items that a crash left between `set_revoked` and the deletion, ascending."""
-        return sorted(self.revoked.among(self.ids()))
+        return sorted(self.revoked.among(self.erasable_ids()))
 
     def problems(self) -> list[str]:
         """See `LedgerReader.problems`; looks at the revoked ids too."""
@@ -300,7 +287,8 @@ class Vault(LedgerReader):
     def purge(self) -> bool:
         """Rewrites the ledger from what it holds, replaces the old file and zeroes its bytes.
 
-        Cost: reads the whole vault twice, writes it, and waits for readers that are in mid-query.
+        Those beside it too; a `previous` without items goes. Cost: reads the whole vault twice,
+        writes it, and waits for readers that are in mid-query.
 
         Returns:
             True if done. False if the system refused (no room for the copy, readers that do not
@@ -310,13 +298,16 @@ class Vault(LedgerReader):
         Raises:
             VaultReadOnlyError, VaultClosedError: the vault is not open for writing.
         """
-        with self._mutex:
+        with self.mutex:
             self.check_writable()
             try:
-                self._mark()
-                self.check()
+                self.mark()
+                for ledger in self._ledgers():
+                    ledger.check()
                 with self._connection.errors():
                     self._rewrite()
+                if PREVIOUS in self.open_beside and not self.open_beside[PREVIOUS].count():
+                    self.drop_beside(PREVIOUS)
                 if not self._revocation_is_due():
                     self._unmark()
             except (VaultError, OSError) as error:
@@ -329,17 +320,20 @@ class Vault(LedgerReader):
 
         POSIX drops all of a process's locks on a file when it closes any descriptor to it.
         """
-        with self._mutex:
-            self._connection.disconnect()
+        with self.mutex:
+            for ledger in self._ledgers():
+                ledger.connection.disconnect()
 
     def close(self) -> None:
         """Closes the ledger and gives up the lock. Further calls raise; closing again is fine."""
         # A fork's copy of the connection must not be touched: it shares the parent's files.
         if self._connection.is_foreign:
             return
-        with self._mutex:
+        with self.mutex:
             try:
                 self._connection.close()
+                for other in self.open_beside.values():
+                    other.close()
                 if self._lock is not None:
                     remove_empty_journal(self._ledger)
             finally:
@@ -439,48 +433,29 @@ class Vault(LedgerReader):
         if seal is None or self._key_place is None:
             return
         try:
-            for key in self._key_place.keys(seal.id):
-                if fingerprint(key) == seal.epoch:
-                    self._key_place.keep_only(seal.id, key)
-        except VaultKeyError as error:
+            with self._connection.errors():
+                self._bring_to_one_epoch()
+            self._key_place.keep_only(seal.id, self.epoch_key())
+        except (VaultError, OSError) as error:
             _log.warning("%s: an old key could not be destroyed: %s", self.path, error)
 
     # ---- purging
 
+    def _ledgers(self) -> list[LedgerWriter]:
+        return [self, *self.open_beside.values()]
+
     def _rewrite(self) -> None:
-        """Puts a copy of the ledger in its place; of a sealed one under a new epoch key."""
-        connection = self._connection.run(lambda current: current)
-        seal, place = self._connection.head.seal, self._key_place
+        """Puts copies of all ledgers in their places; of sealed ones under a new epoch key."""
+        seal, place = self.seal, self._key_place
         if seal is None or place is None:
-            replace_ledger(
-                self._ledger,
-                connection,
-                write=lambda path: write_copy(connection, path),
-                disconnect=self._connection.disconnect,
-            )
+            for ledger in self._ledgers():
+                ledger.rewrite()
             return
-        from procmem.sealed import SealedRows
-
-        old = next(key for key in place.keys(seal.id) if fingerprint(key) == seal.epoch)
+        self._bring_to_one_epoch()
         new = new_key()
-        before, after = (SealedRows(key, self.binding.sha256) for key in (old, new))
-        place.put(seal.id, new, beside=old)
-
-        def rewrap(copy: sqlite3.Connection) -> None:
-            rows = copy.execute("SELECT id, wrapped FROM items").fetchall()
-            try:
-                changed = before.rewrapped(rows, to=after)
-            except DamagedRowError as error:
-                raise self._damaged(str(error)) from error
-            copy.executemany("UPDATE items SET wrapped = ? WHERE id = ?", changed)
-            copy.execute("UPDATE meta SET value = ? WHERE key = 'epoch'", (fingerprint(new),))
-
-        replace_ledger(
-            self._ledger,
-            connection,
-            write=lambda path: write_copy(connection, path, change=rewrap),
-            disconnect=self._connection.disconnect,
-        )
+        place.put(seal.id, new, beside=self.epoch_key())
+        for ledger in self._ledgers():
+            ledger.rewrite(new)
         place.keep_only(seal.id, new)
 
     def _revocation_is_due(self) -> bool:
@@ -491,7 +466,21 @@ class Vault(LedgerReader):
             _log.warning("%s", error)
             return False
 
-    def _mark(self) -> None:
+    def _bring_to_one_epoch(self) -> None:
+        """Wraps the items of a ledger that a purge did not come to under the vault's own key."""
+        for other in self.open_beside.values():
+            if other.seal != self.seal:
+                other.rewrite(self.epoch_key())
+
+    def epoch_key(self) -> bytes:
+        """The key that a sealed vault's own ledger is wrapped under."""
+        seal, place = self.seal, self._key_place
+        assert seal is not None
+        assert place is not None
+        return next(key for key in place.keys(seal.id) if fingerprint(key) == seal.epoch)
+
+    def mark(self) -> None:
+        """Makes the next opening for writing purge, unless a purge comes before it."""
         try:
             self._marker.touch(mode=0o600)
             sync_folder(self.path)

@@ -42,7 +42,7 @@ NOT_RUN = {
     ("docs/data-engine.md", "swirl"): "is a part of a module of operations",
     ("docs/gpu.md", "build_engine"): "needs a GPU and TensorRT",
 }
-RUN_IN_SHELL = ("docs/tutorial.md", "docs/how-to.md")
+RUN_IN_SHELL = ("docs/tutorial.md", "docs/how-to.md", "docs/migrate.md")
 # Take minutes, or set up another environment.
 LONG = (
     "pip ",

@@ -26,7 +26,7 @@ COMMANDS = [
     *("demo", "add", "classify", "neighbors", "influence", "segment"),
     *("match", "delete", "stats", "verify", "export", "import"),
     *("address", "share", "receive", "revoke", "apply-revocations"),
-    *("embed", "evaluate", "doctor"),
+    *("migrate", "embed", "evaluate", "doctor"),
 ]
 
 
@@ -753,3 +753,110 @@ def test_a_port_is_of_the_page_only(run):
 
     assert result.exit_code == 2
     assert "add --page" in result.stderr
+
+
+# ---- another model
+
+
+@pytest.fixture(scope="module")
+def other(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_tiny_model(tmp_path_factory.mktemp("other"), name="other", seed=3)
+
+
+def bare(*words: object) -> Result:
+    """Runs a command without `--model` in front of it."""
+    return CliRunner().invoke(main, [str(word) for word in words])
+
+
+def test_migrate_brings_a_memory_to_another_model_and_says_what_it_did(run, photos, other, model):
+    run("add", photos)
+
+    result = run("migrate", "--model", other, "--old-model", model, "--json")
+
+    document = json.loads(result.stdout)
+    assert result.exit_code == 0, result.stderr
+    assert (document["switched"], document["items"], document["left"]) == (True, 12, [])
+    assert (document["embedder_name"], document["checked"]) == ("other", True)
+    with VisualMemory("procmem-vault", embedder=other, read_only=True) as memory:
+        assert len(memory) == 12
+
+
+def test_migrate_names_what_it_left_and_confirm_erases_it(run, photos, other, model):
+    run("add", photos)
+    lost = photos / "red" / "2.png"
+    lost.unlink()
+
+    moved = run("migrate", "--model", other)
+    stats, verified = bare("stats"), bare("verify")
+    asked = run("migrate", "--confirm", input="n\n")
+    refused = run("migrate", "--confirm", "--json")
+    document = json.loads(run("migrate", "--confirm", "--yes", "--json").stdout)
+
+    assert moved.exit_code == 1
+    assert f"{lost} does not exist" in moved.stderr
+    assert "the old model is not at hand (--old-model)" in moved.stderr
+    assert "1 item left under tiny" in stats.stdout
+    assert "1 item left under tiny" in verified.stdout
+    assert "Forget 1 item left under tiny for ever?" in asked.stderr
+    assert (asked.exit_code, refused.exit_code) == (1, 2)
+    assert len(document["report"]["erased_ids"]) == 1
+    assert document["report"]["windows_found"] == 0
+    assert "migration" not in bare("stats").stdout
+    assert json.loads(bare("stats", "--json").stdout)["items"] == 11
+
+
+def test_an_interrupted_migration_says_how_to_go_on_and_can_be_undone(
+    run, photos, other, monkeypatch
+):
+    from procmem.seeing_anew import Run
+
+    monkeypatch.setattr("procmem.seeing_anew.AT_ONCE", 5)
+    see, seen = Run._see, []
+
+    def interrupted(self, record):
+        seen.append(record.item.id)
+        if len(seen) == 8:
+            raise KeyboardInterrupt
+        return see(self, record)
+
+    run("add", photos)
+    before = json.loads(run("stats", "--json").stdout)
+    monkeypatch.setattr(Run, "_see", interrupted)
+    first = run("migrate", "--model", other)
+    monkeypatch.setattr(Run, "_see", see)
+    half_way = run("stats", "--json")
+    told = run("doctor", "--vault", "procmem-vault")
+    undone = run("migrate", "--abort", "--json")
+
+    assert first.exit_code == 130
+    assert "run the same command again to go on, or with --abort to undo it" in first.stderr
+    assert json.loads(half_way.stdout)["migration"]["items"] == 5
+    assert "half-way to other" in told.stdout
+    assert json.loads(undone.stdout)["report"]["windows_found"] == 0
+    after = json.loads(run("stats", "--json").stdout)
+    assert {**after, "bytes_on_disk": 0} == {**before, "bytes_on_disk": 0}
+    assert run("migrate", "--model", other).exit_code == 0
+
+
+def test_migrate_refuses_what_does_not_go_together(run, photos, model):
+    run("add", photos)
+    for words in (
+        ("--confirm", "--abort"),
+        ("--abort", "--old-model", model),
+        ("--yes",),
+        ("--model", model),
+    ):
+        result = run("migrate", *words)
+        assert result.exit_code == 2, words
+        assert result.stdout == ""
+    for words in (("--confirm", "--yes"), ("--abort",)):
+        assert "nothing to" in run("migrate", *words).stderr
+    missing = run("migrate", "--vault", "nowhere")
+    assert (missing.exit_code, Path("nowhere").exists()) == (1, False)
+
+
+def test_doctor_says_of_a_memory_whose_model_is_not_here_what_to_do(run, photos):
+    run("add", photos)
+    told = run("doctor").stdout
+    assert "procmem-vault is of tiny" in told
+    assert "bring the memory to a model that is with `procmem migrate`" in told

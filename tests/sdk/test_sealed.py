@@ -13,6 +13,7 @@ from pathlib import Path
 
 import keyring
 import keyring.backend
+import numpy as np
 import pytest
 from click.testing import CliRunner
 from tests.stress import toy
@@ -380,3 +381,12 @@ def test_the_command_line_makes_opens_and_refuses(memory, places):
     refused = run(main, ["stats", "--vault", str(places[0])])
     assert refused.exit_code == 1
     assert "is sealed; give its key" in refused.output
+
+
+def test_the_counters_of_sqlite_are_no_remains_of_a_mask(places):
+    # Fifteen times 0 and then 2: what the edge of a mask and a counter in the file's head share.
+    mask = np.zeros((4, 4), dtype=np.uint8)
+    mask[:, 2:] = 2
+    with opened(places) as memory:
+        memory.add([toy.picture(1), toy.picture(2)], masks=[mask, None], ids=[1, 2])
+        assert memory.delete(1).windows_found == 0

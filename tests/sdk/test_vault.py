@@ -199,12 +199,12 @@ def test_a_full_disk_adds_nothing(vault):
 
 
 def test_a_purge_without_room_stays_pending_and_is_finished_later(vault, folder, monkeypatch):
-    def no_room(connection, path):
+    def no_room(connection, path, *, change):
         raise sqlite3.OperationalError("database or disk is full")
 
     vault.delete([1, 2])
     with monkeypatch.context() as patched:
-        patched.setattr("procmem.vault.write_copy", no_room)
+        patched.setattr("procmem.writer.write_copy", no_room)
         assert not vault.purge()
     assert vault.purge_pending
     vault.close()
@@ -215,6 +215,18 @@ def test_a_purge_without_room_stays_pending_and_is_finished_later(vault, folder,
 
 
 # ---- crashes
+
+
+def test_a_journal_that_was_never_valid_is_zeroed_though_nothing_is_written(folder):
+    # As after a kill before SQLite wrote the head of it: it goes back over nothing, and has pages.
+    journal = folder / "ledger.sqlite-journal"
+    journal.write_bytes(bytes(28) + b"how a page was before" * 100)
+    with journal.open("rb") as old:
+        vault = Vault(folder)
+        assert not journal.exists()
+        assert not any(old.read())
+    assert ids_of(vault) == list(range(1, 13))
+    vault.close()
 
 
 def test_the_marker_makes_the_next_opening_finish_the_purge(vault, folder):

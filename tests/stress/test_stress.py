@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 
 import pytest
-from tests.stress import faults, histories, images, mutations, power, readers
+from tests.stress import faults, histories, images, moves, mutations, power, readers
 
 linux_only = pytest.mark.skipif(
     sys.platform != "linux", reason="children are bounded by means that only Linux has"
@@ -73,3 +73,18 @@ def test_readers_beside_a_writer_get_no_error_and_nothing_that_is_deleted(tmp_pa
     figures = readers.run_readers(tmp_path, count=4)
     assert figures["answers"] > 20
     assert figures["deletes"] > 2
+
+
+def test_a_migration_that_is_killed_leaves_the_memory_before_or_after_each_step(tmp_path):
+    figures = moves.run_kills(tmp_path, count=15)
+    assert figures["left before"] + figures.get("left after", 0) > 5
+
+
+def test_a_call_that_fails_in_a_migration_leaves_the_memory_before_or_after(tmp_path, compiler):
+    figures = moves.run_faults(tmp_path, count=25)
+    assert figures["left before"] > 5
+
+
+def test_so_does_one_in_the_migration_of_a_sealed_memory(tmp_path, compiler):
+    figures = moves.run_faults(tmp_path, count=25, sealed=True)
+    assert figures["left before"] > 5

@@ -20,6 +20,7 @@ from procmem.cli.exchange import export_command, import_command
 from procmem.cli.group import ErrorGroup
 from procmem.cli.influence import influence
 from procmem.cli.match import match
+from procmem.cli.migrate import migrate
 from procmem.cli.neighbors import neighbors
 from procmem.cli.options import global_options
 from procmem.cli.revoke import apply_command, revoke
@@ -68,6 +69,7 @@ for _command in (
     receive,
     revoke,
     apply_command,
+    migrate,
     embed,
     evaluate,
     doctor,

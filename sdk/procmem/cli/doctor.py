@@ -13,7 +13,7 @@ from typing import Any
 import click
 
 from procmem.cli.options import Settings, shared_options, write_json
-from procmem.cli.text import count, table
+from procmem.cli.text import count, describe_migration, table
 
 # Extra -> the module that shows that it is there.
 _EXTRAS = {
@@ -32,12 +32,13 @@ _PACKAGES = (
 
 
 @click.command(short_help="Check the installation.")
-@shared_options(vault=False, model=False)
+@shared_options(model=False)
 def doctor(settings: Settings) -> None:
     """Check the installation: versions, processor, devices, models, extras.
 
-    Runs the bundled model once on every device that is installed. The exit code is 1 if the memory
-    cannot work; the last lines then say what to do.
+    Runs the bundled model once on every device that is installed, and says of the memory, if there
+    is one, whether its model came with this installation. The exit code is 1 if the memory cannot
+    work; the last lines then say what to do.
     """
     problems: list[str] = []
     document: dict[str, Any] = {
@@ -48,6 +49,7 @@ def doctor(settings: Settings) -> None:
         "kernel_isa": _kernel(problems),
         "providers": _providers(problems),
         "models": _models(problems),
+        "memory": _memory(settings),
         "threads": _threads(),
         "devices": _devices(),
         "auto": _auto(),
@@ -203,6 +205,49 @@ def _models(problems: list[str]) -> list[dict[str, Any]]:
     return found
 
 
+def _memory(settings: Settings) -> dict[str, Any] | None:
+    """The memory's model, and what is left of a move to another; None without a memory."""
+    from procmem.embedder import bundled_models, model_manifest
+    from procmem.errors import VaultError
+    from procmem.vault import Vault
+
+    if not isinstance(settings.vault, Path) or not (settings.vault / "ledger.sqlite").is_file():
+        return None
+    found: dict[str, Any] = {"vault": str(settings.vault), "model": None, "problem": None}
+    try:
+        vault = Vault(settings.vault, read_only=True, key=settings.vault_key)
+        try:
+            bound, status = vault.binding, vault.migration()
+        finally:
+            vault.close()
+    except VaultError as error:
+        return found | {"problem": str(error)}
+    bundled = {model_manifest(name).sha256 for name in bundled_models()}
+    return found | {
+        "model": bound.name,
+        "sha256": bound.sha256,
+        "image_size": bound.side,
+        "bundled": bound.sha256 in bundled,
+        "migration": None if status is None else describe_migration(status),
+    }
+
+
+def _describe_memory(memory: dict[str, Any]) -> list[tuple[str, str]]:
+    if memory["problem"] is not None:
+        return [("memory", memory["problem"])]
+    model = f"{memory['model']} ({memory['sha256'][:12]}), {memory['image_size']} pixels"
+    remedy = ""
+    if not memory["bundled"]:
+        remedy = (
+            ", which is not bundled: name its file with --model, or bring the memory to a model "
+            "that is with `procmem migrate`"
+        )
+    rows = [("memory", f"{memory['vault']} is of {model}{remedy}")]
+    if memory["migration"] is not None:
+        rows.append(("migration", memory["migration"]))
+    return rows
+
+
 def _models_folder() -> Path:
     return Path(str(importlib.resources.files("procmem").joinpath("models")))
 
@@ -253,6 +298,8 @@ def _describe(document: dict[str, Any]) -> None:
                 f"{model['images_seen']:,} procedural images",
             )
         )
+    if document["memory"] is not None:
+        rows += _describe_memory(document["memory"])
     for extra, installed in document["extras"].items():
         rows.append(
             (f"extra {extra}", "installed" if installed else f"pip install 'procmem[{extra}]'")

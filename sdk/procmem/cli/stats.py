@@ -7,7 +7,7 @@ import dataclasses
 import click
 
 from procmem.cli.options import Settings, open_memory, shared_options, write_json
-from procmem.cli.text import NO_LABEL, count, cut, table
+from procmem.cli.text import NO_LABEL, count, cut, describe_migration, table
 
 _LABELS_SHOWN = 20
 
@@ -40,6 +40,8 @@ def stats(settings: Settings) -> None:
         rows.append(("sealed", "yes: every item is encrypted under a key of its own"))
     if held.purge_pending:
         rows.append(("purge", "pending; it is done when the vault is next opened for writing"))
+    if held.migration is not None:
+        rows.append(("migration", describe_migration(held.migration)))
     click.echo(table(rows))
     by_count = sorted(held.labels.items(), key=lambda entry: (-entry[1], entry[0]))
     lines = [(cut(label, 40), f"{number:,}") for label, number in by_count]

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from procmem.types import Answer, ErasureReport, Neighbor
+    from procmem.types import Answer, ErasureReport, MigrationStatus, Neighbor
 
 NO_LABEL = "(no label)"
 
@@ -96,6 +96,20 @@ def report_as_json(report: ErasureReport) -> dict[str, Any]:
         "out_of_reach": list(report.out_of_reach),
         "receipt": None if report.receipt is None else json.loads(receipt_text(report.receipt)),
     }
+
+
+def describe_migration(status: MigrationStatus) -> str:
+    """What is left of a move to another model, and what to do about it."""
+    model = f"{status.embedder_name} ({status.embedder_sha256[:12]}), {status.image_size} pixels"
+    if status.phase == "half-way":
+        return (
+            f"half-way to {model}: {count(status.items, 'item')} embedded anew; go on with "
+            "`procmem migrate`, or undo it with --abort"
+        )
+    return (
+        f"{count(status.items, 'item')} left under {model}, in the folder `previous`; bring "
+        "their images back and run `procmem migrate` again, or erase them with --confirm"
+    )
 
 
 def describe_report(report: ErasureReport) -> str:

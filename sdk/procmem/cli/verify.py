@@ -20,7 +20,7 @@ from procmem.cli.options import (
     shared_options,
     write_json,
 )
-from procmem.cli.text import count
+from procmem.cli.text import count, describe_migration
 from procmem.embedder import DEFAULT_MODEL
 
 if TYPE_CHECKING:
@@ -103,6 +103,7 @@ def verify(
         return
     with open_memory(settings, read_only=True) as memory:
         report = memory.verify()
+        migration = memory.stats().migration if report.ok else None
         path = memory.place
     if settings.as_json:
         write_json(
@@ -112,10 +113,13 @@ def verify(
                 "items": report.items,
                 "masks": report.masks,
                 "problems": list(report.problems),
+                "migration": None if migration is None else dataclasses.asdict(migration),
             }
         )
     elif report.ok:
         click.echo(f"{path} is sound: {count(report.items, 'item')}, {count(report.masks, 'mask')}")
+        if migration is not None:
+            click.echo(f"migration: {describe_migration(migration)}")
     else:
         click.echo(f"{path} is not sound:")
         for problem in report.problems:

@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from procmem.dense import DenseBank
 from procmem.record import Binding, Item, Record
-from procmem.types import ErasureReport, Neighbor
+from procmem.types import ErasureReport, MigrationStatus, Neighbor
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +129,10 @@ class Store(Protocol):
         """Gives items ascending by id; ids that are not held are passed over."""
         ...
 
+    def erasable(self, ids: Iterable[int] | None = None) -> Iterator[Item]:
+        """Gives all that a deletion can choose: `items`, and what a migration has left."""
+        ...
+
     def records(self, ids: Iterable[int]) -> Iterator[Record]:
         """Gives items with all that is kept of them, in the order of `ids`."""
         ...
@@ -147,6 +151,10 @@ class Store(Protocol):
 
     def problems(self) -> list[str]:
         """Reads everything and says what is wrong, one sentence each; empty if all is well."""
+        ...
+
+    def migration(self) -> MigrationStatus | None:
+        """What is under way, or left, of a move to another model; None where there is none."""
         ...
 
     def bytes_on_disk(self) -> int:

@@ -18,7 +18,7 @@ from procmem.index import IndexKind
 from procmem.recall import Recall
 from procmem.record import Binding, Item, Record
 from procmem.stores.contract import EVERYTHING, LeftOut, Where
-from procmem.types import ErasureReport, Neighbor
+from procmem.types import ErasureReport, MigrationStatus, Neighbor
 from procmem.vault import Vault
 
 
@@ -117,6 +117,10 @@ class LocalStore:
         """Ascending by id."""
         return self.vault.items(ids)
 
+    def erasable(self, ids: Iterable[int] | None = None) -> Iterator[Item]:
+        """Ascending by id."""
+        return self.vault.erasable(ids)
+
     def records(self, ids: Iterable[int]) -> Iterator[Record]:
         """In the order of `ids`."""
         return self.vault.records(ids)
@@ -137,9 +141,14 @@ class LocalStore:
         """One sentence each."""
         return self.vault.problems()
 
+    def migration(self) -> MigrationStatus | None:
+        """Of the ledgers beside the vault's own."""
+        return self.vault.migration()
+
     def bytes_on_disk(self) -> int:
         """Of all files of the folder."""
-        return sum(entry.stat().st_size for entry in self.vault.path.iterdir())
+        files = (entry for entry in self.vault.path.rglob("*") if entry.is_file())
+        return sum(entry.stat().st_size for entry in files)
 
     def receipt_key(self) -> str | None:
         """In hexadecimal; None if there is no sound key."""

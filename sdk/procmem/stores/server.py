@@ -48,7 +48,7 @@ from procmem.record import (
 from procmem.stores.contract import EVERYTHING, LeftOut, Where
 from procmem.stores.sealing import Sealing
 from procmem.stores.table import StoredItem, StoredMask, Table, batches
-from procmem.types import ErasureReport, Neighbor
+from procmem.types import ErasureReport, MigrationStatus, Neighbor
 
 LAYOUT_VERSION = 1
 _FORMAT = "procmem memory"
@@ -229,6 +229,10 @@ class ServerStore:
         for part in batches(sorted(set(ids)), _ROWS_AT_ONCE):
             yield from map(self._item, sorted(self._table.fetch(part), key=lambda one: one.id))
 
+    def erasable(self, ids: Iterable[int] | None = None) -> Iterator[Item]:
+        """All items: no migration leaves anything on a server."""
+        return self.items(ids)
+
     def records(self, ids: Iterable[int]) -> Iterator[Record]:
         """In the order of `ids`."""
         for part in batches(ids, _MASKS_AT_ONCE):
@@ -288,6 +292,10 @@ class ServerStore:
                 f"and {counted[1]}"
             )
         return found
+
+    def migration(self) -> MigrationStatus | None:
+        """None: a memory on a server is not migrated."""
+        return None
 
     def bytes_on_disk(self) -> int:
         """As the server says."""
