@@ -1,0 +1,350 @@
+"""The connection to a Milvus server or a milvus-lite file, and what its errors mean.
+
+Takes an `Address`, serves `milvus_journal.py` and `milvus.py`: a few calls, all of them with a time
+limit and with strong consistency, so that each sees what every other process was told is done.
+
+A file is served inside this process through a socket in a folder that only its user may enter:
+there is no port that others of the machine could reach. pymilvus and milvus-lite send nothing
+elsewhere and write nothing but the file (docs/shared-memories.md says how that was found out).
+"""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from procmem.errors import (
+    MissingExtraError,
+    VaultFormatError,
+    VaultLockedError,
+    VaultReadOnlyError,
+    VaultServerError,
+)
+from procmem.stores.milvus_address import Address
+
+KEYS_AT_ONCE = 5_000
+_FIRST_VERSION = (2, 5)
+
+
+class MilvusConnection:
+    """Calls to one server; a lost connection is made anew by the next one.
+
+    Args:
+        address: of the server or file.
+        timeout_seconds: of each call.
+
+    Raises:
+        MissingExtraError: pymilvus, or for a file milvus-lite, is not installed.
+        VaultServerError: the server cannot be reached or refuses.
+        VaultLockedError: another process or object has the file open.
+    """
+
+    def __init__(self, address: Address, *, timeout_seconds: float) -> None:
+        self.place = address.place
+        self._address = address
+        self._timeout_seconds = timeout_seconds
+        self._pymilvus = _import_pymilvus()
+        self._client: Any = None
+        self._loaded: list[str] = []
+        self._file = None if address.path is None else _ServedFile(address.path, self.place)
+        try:
+            self._connected()
+        except BaseException:
+            self.close()
+            raise
+
+    # ---- collections
+
+    def fields(self, collection: str) -> dict[str, str] | None:
+        """Names and types of its fields; None if there is no such collection."""
+        with self._errors() as client:
+            if not client.has_collection(collection, timeout=self._timeout_seconds):
+                return None
+            described = client.describe_collection(collection, timeout=self._timeout_seconds)
+        return {
+            field["name"]: _type_text(field["type"].name, field["params"])
+            for field in described["fields"]
+        }
+
+    def make(self, collection: str, fields: Mapping[str, str]) -> None:
+        """Makes a collection unless there is one; its first field is the key.
+
+        FLAT is the one index whose answers are those of a collection that never held what was
+        deleted: it has no graph, and Milvus puts no passing index in front of it.
+        """
+        if self.fields(collection) is not None:
+            return
+        types = self._pymilvus.DataType
+        schema = self._pymilvus.MilvusClient.create_schema(
+            auto_id=False, enable_dynamic_field=False
+        )
+        indexes = self._pymilvus.MilvusClient.prepare_index_params()
+        for position, (name, text) in enumerate(fields.items()):
+            kind, _, size = text.partition(" ")
+            more: dict[str, Any] = {"is_primary": True} if position == 0 else {}
+            if kind == "VARCHAR":
+                more["max_length"] = int(size)
+            elif kind == "FLOAT_VECTOR":
+                more["dim"] = int(size)
+                indexes.add_index(name, index_type="FLAT", metric_type="COSINE")
+            schema.add_field(name, types[kind], **more)
+        try:
+            with self._errors() as client:
+                # One shard: what one request writes stands in one log, in one place.
+                client.create_collection(
+                    collection,
+                    schema=schema,
+                    index_params=indexes,
+                    num_shards=1,
+                    consistency_level="Strong",
+                    timeout=self._timeout_seconds,
+                )
+        except VaultServerError:
+            if self.fields(collection) is None:  # else another process was as quick
+                raise
+
+    def load(self, collection: str) -> None:
+        """Lets the server answer from it, from now on and over every new connection."""
+        with self._errors() as client:
+            client.load_collection(collection, timeout=self._timeout_seconds)
+        if collection not in self._loaded:
+            self._loaded.append(collection)
+
+    # ---- rows
+
+    def insert(self, collection: str, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Stores rows; the server does not look whether their keys are in use."""
+        if rows:
+            with self._errors() as client:
+                client.insert(collection, list(rows), timeout=self._timeout_seconds)
+
+    def query(
+        self, collection: str, where: str, fields: Sequence[str], *, limit: int | None = None
+    ) -> list[dict[str, Any]]:
+        """Rows that a filter lets through; with a limit those of the smallest keys."""
+        more: dict[str, Any] = {}
+        if limit is not None:
+            # As pymilvus's own iterator asks: in order of keys, shorter rather than with gaps.
+            more = {"limit": limit, "iterator": "True", "reduce_stop_for_best": "True"}
+        with self._errors() as client:
+            return list(
+                client.query(
+                    collection,
+                    filter=where,
+                    output_fields=list(fields),
+                    consistency_level="Strong",
+                    timeout=self._timeout_seconds,
+                    **more,
+                )
+            )
+
+    def count(self, collection: str, where: str) -> int:
+        """How many rows a filter lets through."""
+        return int(self.query(collection, where, ["count(*)"])[0]["count(*)"])
+
+    def search(
+        self, collection: str, query: Any, where: str, fields: Sequence[str], *, limit: int
+    ) -> list[tuple[float, dict[str, Any]]]:
+        """Cosine similarities and rows of the nearest, nearest first."""
+        with self._errors() as client:
+            hits = client.search(
+                collection,
+                data=[query],
+                anns_field="vector",
+                filter=where,
+                limit=limit,
+                output_fields=list(fields),
+                search_params={"metric_type": "COSINE"},
+                consistency_level="Strong",
+                timeout=self._timeout_seconds,
+            )
+        return [(float(hit["distance"]), dict(hit["entity"])) for hit in hits[0]]
+
+    def delete(self, collection: str, keys: Sequence[str]) -> None:
+        """Deletes the rows of these keys in one request."""
+        if keys:
+            with self._errors() as client:
+                client.delete(collection, ids=list(keys), timeout=self._timeout_seconds)
+
+    def delete_where(self, collection: str, where: str) -> None:
+        """Deletes all rows that a filter lets through, and looks that none is left."""
+        while rows := self.query(collection, where, ["key"], limit=KEYS_AT_ONCE):
+            self.delete(collection, [row["key"] for row in rows])
+
+    def bytes_on_disk(self) -> int | None:
+        """Of a file, all that it takes up; None for a server."""
+        if self._address.path is None:
+            return None
+        return sum(
+            entry.stat().st_size for entry in self._address.path.rglob("*") if entry.is_file()
+        )
+
+    def close(self) -> None:
+        """Ends the connection, and the service of a file. Again is fine."""
+        self._drop_client()
+        if self._file is not None:
+            self._file.close()
+
+    # ---- how
+
+    def _connected(self) -> Any:
+        if self._client is None:
+            address = self._address
+            scheme = "https" if address.secure else "http"
+            host = f"[{address.host}]" if ":" in address.host else address.host
+            uri = f"{scheme}://{host}:{address.port}" if self._file is None else self._file.uri()
+            with self._translated():
+                self._client = self._pymilvus.MilvusClient(
+                    uri,
+                    token=f"{address.user}:{address.password}" if address.user else "",
+                    db_name=address.database,
+                    timeout=self._timeout_seconds,
+                    dedicated=True,
+                )
+                self._check_version(self._client.get_server_version())
+                for collection in self._loaded:  # a server may forget that when it starts anew
+                    self._client.load_collection(collection, timeout=self._timeout_seconds)
+        return self._client
+
+    def _check_version(self, version: str) -> None:
+        numbers = version.rpartition("milvus-lite-")[2].lstrip("v").split(".")[:2]
+        if all(number.isdecimal() for number in numbers):
+            found = tuple(map(int, numbers))
+            if found < _FIRST_VERSION:
+                raise VaultServerError(
+                    f"{self.place} is Milvus {version}, wanted 2.5 or later; upgrade the server"
+                )
+
+    @contextmanager
+    def _errors(self) -> Iterator[Any]:
+        try:
+            client = self._connected()
+            with self._translated():
+                yield client
+        except VaultServerError:
+            self._drop_client()
+            raise
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        import grpc
+
+        try:
+            yield
+        except (self._pymilvus.MilvusException, grpc.RpcError) as error:
+            raise VaultServerError(f"{self.place} {self._reason(error)}") from None
+
+    def _reason(self, error: Exception) -> str:
+        """What is wrong and what to do; the text of the server without the password."""
+        code: Any = getattr(error, "code", None)
+        code = code() if callable(code) else code
+        details: Any = getattr(error, "details", None)
+        text = str(getattr(error, "message", "") or (details() if callable(details) else error))
+        text = f"{getattr(code, 'name', '')} {text}".strip()
+        for secret in (self._address.password, self._address.user):
+            text = text.replace(secret, "***") if secret else text
+        low = text.lower()
+        if "auth check failure" in low or "unauthenticated" in low:
+            return "refuses user or password; check both in the address"
+        if "database not found" in low:
+            return (
+                f"has no database {self._address.database!r}; make it, or leave it out of the "
+                "address"
+            )
+        if any(sign in low for sign in ("unavailable", "deadline", "connect", "timeout")):
+            return (
+                f"does not answer within {self._timeout_seconds:g} seconds; check host, port and "
+                f"secure= in the address, and that the server runs ({text[:200]})"
+            )
+        return f"refuses: {text[:500]}"
+
+    def _drop_client(self) -> None:
+        client, self._client = self._client, None
+        if client is not None:
+            with suppress(Exception):  # what is broken already may not close
+                client.close()
+
+
+class _ServedFile:
+    """A milvus-lite file, served to this process alone, one call after the other.
+
+    milvus-lite has no locks around writing: calls at a time could lose rows of each other.
+    """
+
+    def __init__(self, path: Path, place: str) -> None:
+        try:
+            from milvus_lite import DataDirLockedError, MilvusLite
+            from milvus_lite.adapter.grpc.servicer import MilvusServicer
+        except ImportError as error:
+            raise MissingExtraError(
+                f"{place} is a file of milvus-lite, which is not installed; "
+                "run: pip install 'procmem[milvus]' milvus-lite"
+            ) from error
+        import grpc
+        from pymilvus.grpc_gen import milvus_pb2_grpc
+
+        if path.exists() and not path.is_dir():
+            raise VaultFormatError(
+                f"{place} is a file of an older milvus-lite or of another program; use another name"
+            )
+        if not path.parent.is_dir():
+            raise VaultReadOnlyError(f"{place}: there is no folder {path.parent}; make it first")
+        try:
+            path.mkdir(mode=0o700, exist_ok=True)
+            self._lite = MilvusLite(str(path))
+        except DataDirLockedError:
+            raise VaultLockedError(
+                f"{place} is open in another process or object; close it there, or start a server "
+                "for several"
+            ) from None
+        except OSError as error:
+            raise VaultReadOnlyError(f"{place} cannot be written: {error.strerror}") from error
+        self._folder = Path(tempfile.mkdtemp(prefix="procmem-"))
+        self._server = grpc.server(
+            ThreadPoolExecutor(max_workers=1),
+            options=[
+                ("grpc.max_receive_message_length", -1),
+                ("grpc.max_send_message_length", -1),
+            ],
+        )
+        milvus_pb2_grpc.add_MilvusServiceServicer_to_server(
+            MilvusServicer(self._lite), self._server
+        )
+        self._server.add_insecure_port(self.uri())
+        self._server.start()
+        self._open = True
+
+    def uri(self) -> str:
+        return f"unix:{self._folder / 'milvus.sock'}"
+
+    def close(self) -> None:
+        if self._open:
+            self._open = False
+            self._server.stop(grace=None).wait()
+            self._lite.close()
+            shutil.rmtree(self._folder, ignore_errors=True)
+
+
+def _import_pymilvus() -> Any:
+    try:
+        import pymilvus
+    except ImportError as error:
+        raise MissingExtraError(
+            "memories on Milvus need pymilvus; run: pip install 'procmem[milvus]'"
+        ) from error
+    # It prints every error it raises, with a traceback; they are raised here, and once is enough.
+    logger = logging.getLogger("pymilvus")
+    if logger.level == logging.WARNING:  # as it sets it itself
+        logger.setLevel(logging.CRITICAL)
+    return pymilvus
+
+
+def _type_text(name: str, params: Mapping[str, Any]) -> str:
+    size = params.get("max_length") or params.get("dim")
+    return f"{name} {size}" if size else name
