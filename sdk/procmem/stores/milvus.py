@@ -60,7 +60,7 @@ from procmem.stores.table import StoredItem, StoredMask, batches
 T = TypeVar("T")
 
 LAYOUT_VERSION = 1
-MOST_CANDIDATES = 16_384  # the largest limit of a search on Milvus
+_MOST_HITS = 16_384  # the largest limit of a search on Milvus
 _ROWS_AT_ONCE = 1_000
 _BYTES_AT_ONCE = 8 << 20  # far below the 64 MB of a message
 _MASK_FIELDS = ("key", "id", "patches_bytes", "mask_bytes")
@@ -141,8 +141,8 @@ class MilvusTable:
             if self._journal.head() is None:
                 layouts = {self._items: item_layout(width), self._pieces: piece_layout()}
                 for collection, layout in layouts.items():
-                    if not self._checked(collection, layout):
-                        self._connection.make(collection, layout)
+                    self._checked(collection, layout)
+                    self._connection.make(collection, layout)
                     self._connection.load(collection)
                 if self._connection.count(self._items, "id > 0"):
                     raise VaultFormatError(
@@ -226,17 +226,18 @@ class MilvusTable:
     def candidates(
         self, query: npt.NDArray[np.float32], count: int, where: Where, *, exact: bool
     ) -> tuple[list[StoredItem], float]:
-        """The nearest items, compared with all of them: FLAT misses none, whatever `exact` is."""
+        """The nearest items, compared with all of them whatever `exact` is: FLAT misses none."""
         del exact
         conditions = condition(where, encode_text(where.label))
-        if count > MOST_CANDIDATES:
+        if count >= _MOST_HITS:
             rows = self._rows(0, None, ITEM_FIELDS, conditions)
             return self._items_of(rows), -np.inf
+        # One more than is wanted: it tells how near those are that are left out.
         hits = self._connection.search(
-            self._items, query, self._view().filter(*conditions), ITEM_FIELDS, limit=count
+            self._items, query, self._view().filter(*conditions), ITEM_FIELDS, limit=count + 1
         )
-        least = min(similarity for similarity, _ in hits) if len(hits) == count else -np.inf
-        return self._items_of([row for _, row in hits]), least
+        bound = hits[count][0] if len(hits) > count else -np.inf
+        return self._items_of([row for _, row in hits[:count]]), bound
 
     # ---- writing
 

@@ -73,41 +73,41 @@ class MilvusConnection:
         }
 
     def make(self, collection: str, fields: Mapping[str, str]) -> None:
-        """Makes a collection unless there is one; its first field is the key.
+        """Makes a collection and its index, unless they are there; its first field is the key.
 
         FLAT is the one index whose answers are those of a collection that never held what was
         deleted: it has no graph, and Milvus puts no passing index in front of it.
         """
-        if self.fields(collection) is not None:
-            return
         types = self._pymilvus.DataType
         schema = self._pymilvus.MilvusClient.create_schema(
             auto_id=False, enable_dynamic_field=False
         )
-        indexes = self._pymilvus.MilvusClient.prepare_index_params()
         for position, (name, text) in enumerate(fields.items()):
             kind, _, size = text.partition(" ")
             more: dict[str, Any] = {"is_primary": True} if position == 0 else {}
-            if kind == "VARCHAR":
-                more["max_length"] = int(size)
-            elif kind == "FLOAT_VECTOR":
-                more["dim"] = int(size)
-                indexes.add_index(name, index_type="FLAT", metric_type="COSINE")
+            if size:
+                more["max_length" if kind == "VARCHAR" else "dim"] = int(size)
             schema.add_field(name, types[kind], **more)
+        index = self._pymilvus.MilvusClient.prepare_index_params()
+        index.add_index("vector", index_type="FLAT", metric_type="COSINE")
+        limit = self._timeout_seconds
+        # One shard: what one request writes stands in one log, in one place.
+        options = {"num_shards": 1, "consistency_level": "Strong", "timeout": limit}
         try:
             with self._errors() as client:
-                # One shard: what one request writes stands in one log, in one place.
-                client.create_collection(
-                    collection,
-                    schema=schema,
-                    index_params=indexes,
-                    num_shards=1,
-                    consistency_level="Strong",
-                    timeout=self._timeout_seconds,
-                )
+                if not client.has_collection(collection, timeout=limit):
+                    client.create_collection(collection, schema=schema, **options)
         except VaultServerError:
             if self.fields(collection) is None:  # else another process was as quick
                 raise
+        try:
+            with self._errors() as client:
+                if not client.list_indexes(collection):
+                    client.create_index(collection, index, sync=False, timeout=limit)
+        except VaultServerError:
+            with self._errors() as client:
+                if not client.list_indexes(collection):
+                    raise
 
     def load(self, collection: str) -> None:
         """Lets the server answer from it, from now on and over every new connection."""
