@@ -1,7 +1,8 @@
 """A memory's rows on Milvus: a cluster, a standalone server, or a file of milvus-lite.
 
-The `Table` of `milvus_address.py` (where), `milvus_client.py` (calls), `milvus_rows.py` (what a row
-looks like) and `milvus_journal.py` (what counts: read its beginning first). Three collections::
+Made of `milvus_address.py` (where), `milvus_client.py` (calls), `milvus_rows.py` (what a row looks
+like), `milvus_journal.py` (what counts: read its beginning first) and `milvus_reader.py`. Three
+collections::
 
     procmem_NAME_items    a row per item
     procmem_NAME_pieces   patches, masks and long texts, in pieces of 48,000 bytes
@@ -22,9 +23,9 @@ What holds, and what does not:
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -40,29 +41,20 @@ from procmem.record import encode_text
 from procmem.stores.contract import Where
 from procmem.stores.milvus_address import parse_address
 from procmem.stores.milvus_client import KEYS_AT_ONCE, MilvusConnection
-from procmem.stores.milvus_journal import JOURNAL_LAYOUT, MilvusJournal, Turn, View
+from procmem.stores.milvus_journal import JOURNAL_LAYOUT, MilvusJournal, Turn
+from procmem.stores.milvus_reader import BYTES_AT_ONCE, ROWS_AT_ONCE, MilvusReader
 from procmem.stores.milvus_rows import (
     ITEM_FIELDS,
-    PIECE_FIELDS,
     condition,
     item_layout,
-    item_of,
     item_rows,
-    joined,
-    mask_bytes,
-    mask_of,
     one_of,
     piece_layout,
-    text_bytes,
 )
 from procmem.stores.table import StoredItem, StoredMask, batches
 
-T = TypeVar("T")
-
 LAYOUT_VERSION = 1
 _MOST_HITS = 16_384  # the largest limit of a search on Milvus
-_ROWS_AT_ONCE = 1_000
-_BYTES_AT_ONCE = 8 << 20  # far below the 64 MB of a message
 _MASK_FIELDS = ("key", "id", "patches_bytes", "mask_bytes")
 
 
@@ -102,13 +94,16 @@ class MilvusTable:
             lease_seconds=lease_seconds,
             wait_seconds=2 * lease_seconds if wait_seconds is None else wait_seconds,
         )
+        self._reader = MilvusReader(
+            self._connection, self._journal, items=self._items, pieces=self._pieces
+        )
         self._width = 0
 
     # ---- the memory
 
     def head(self) -> Mapping[str, str] | None:
         """Says what was given to `create`; None if there is no such memory."""
-        if not self._checked(self._log, JOURNAL_LAYOUT):
+        if not self._connection.holds(self._log, JOURNAL_LAYOUT):
             return None
         self._connection.load(self._log)
         head = self._journal.head()
@@ -122,7 +117,7 @@ class MilvusTable:
         self._width = int(head["width"])
         layouts = {self._items: item_layout(self._width), self._pieces: piece_layout()}
         for collection, layout in layouts.items():
-            if not self._checked(collection, layout):
+            if not self._connection.holds(collection, layout):
                 raise VaultFormatError(
                     f"{self.place} has lost its collection {collection}; restore it from a backup"
                 )
@@ -141,7 +136,7 @@ class MilvusTable:
             if self._journal.head() is None:
                 layouts = {self._items: item_layout(width), self._pieces: piece_layout()}
                 for collection, layout in layouts.items():
-                    self._checked(collection, layout)
+                    self._connection.holds(collection, layout)
                     self._connection.make(collection, layout)
                     self._connection.load(collection)
                 if self._connection.count(self._items, "id > 0"):
@@ -191,36 +186,40 @@ class MilvusTable:
     def count(self, *, dense: bool = False) -> int:
         """How many items there are; how many masks if `dense`."""
         only = ("patches_bytes >= 0",) if dense else ()
-        return self._connection.count(self._items, self._view().filter(*only))
+        return self._connection.count(self._items, self._journal.view().filter(*only))
 
     def held(self, ids: Sequence[int]) -> set[int]:
         """Those of the ids that are in use."""
-        return self._held(ids, self._view())
+        return self._reader.held(ids, self._journal.view())
 
     def fetch(self, ids: Sequence[int]) -> list[StoredItem]:
         """The items of these ids, in any order."""
-        view = self._view()
+        view = self._journal.view()
         items: list[StoredItem] = []
-        for part in batches(ids, _ROWS_AT_ONCE):
-            items += self._items_of(self._query(view.filter(one_of("id", part)), ITEM_FIELDS))
+        for part in batches(ids, ROWS_AT_ONCE):
+            items += self._reader.items_of(
+                self._reader.query(view.filter(one_of("id", part)), ITEM_FIELDS)
+            )
         return items
 
     def walk(self, after: int, limit: int, where: Where) -> list[StoredItem]:
         """At most `limit` items with ids above `after`, ascending."""
         conditions = condition(where, encode_text(where.label))
-        return self._items_of(self._rows(after, limit, ITEM_FIELDS, conditions))
+        return self._reader.items_of(self._reader.rows(after, limit, ITEM_FIELDS, conditions))
 
     def masks(self, after: int, limit: int) -> list[StoredMask]:
         """At most `limit` masks with ids above `after`, ascending."""
-        return self._masks_of(self._rows(after, limit, _MASK_FIELDS, ["patches_bytes >= 0"]))
+        return self._reader.masks_of(
+            self._reader.rows(after, limit, _MASK_FIELDS, ["patches_bytes >= 0"])
+        )
 
     def fetch_masks(self, ids: Sequence[int]) -> list[StoredMask]:
         """The masks of these items, in any order."""
-        view = self._view()
+        view = self._journal.view()
         masks: list[StoredMask] = []
-        for part in batches(ids, _ROWS_AT_ONCE):
+        for part in batches(ids, ROWS_AT_ONCE):
             found = view.filter(one_of("id", part), "patches_bytes >= 0")
-            masks += self._masks_of(self._query(found, _MASK_FIELDS))
+            masks += self._reader.masks_of(self._reader.query(found, _MASK_FIELDS))
         return masks
 
     def candidates(
@@ -230,14 +229,18 @@ class MilvusTable:
         del exact
         conditions = condition(where, encode_text(where.label))
         if count >= _MOST_HITS:
-            rows = self._rows(0, None, ITEM_FIELDS, conditions)
-            return self._items_of(rows), -np.inf
+            rows = self._reader.rows(0, None, ITEM_FIELDS, conditions)
+            return self._reader.items_of(rows), -np.inf
         # One more than is wanted: it tells how near those are that are left out.
         hits = self._connection.search(
-            self._items, query, self._view().filter(*conditions), ITEM_FIELDS, limit=count + 1
+            self._items,
+            query,
+            self._journal.view().filter(*conditions),
+            ITEM_FIELDS,
+            limit=count + 1,
         )
         bound = hits[count][0] if len(hits) > count else -np.inf
-        return self._items_of([row for _, row in hits[:count]]), bound
+        return self._reader.items_of([row for _, row in hits[:count]]), bound
 
     # ---- writing
 
@@ -261,7 +264,7 @@ class MilvusTable:
         turn = None
         try:
             with self._turn() as turn:
-                missing = sorted(set(wanted) - self._held(wanted, turn.view))
+                missing = sorted(set(wanted) - self._reader.held(wanted, turn.view))
                 if missing:
                     raise ItemNotFoundError(
                         f"{self.place} does not hold id {missing[0]} (and {len(missing) - 1} more "
@@ -282,7 +285,7 @@ class MilvusTable:
         stored = pieces = 0
         for rows, parts in self._packed(items, turn):
             ids = [row["id"] for row in rows]
-            used = taken.intersection(ids) | self._held(ids, turn.view)
+            used = taken.intersection(ids) | self._reader.held(ids, turn.view)
             used |= {id_ for id_, times in Counter(ids).items() if times > 1}
             if used:
                 raise InputError(
@@ -322,7 +325,7 @@ class MilvusTable:
             pieces += parts
             size += 4 * self._width + sum(len(part["data"]) for part in parts)
             size += sum(len(row[name]) for name in ("label", "source", "sealed"))
-            if len(rows) == _ROWS_AT_ONCE or size > _BYTES_AT_ONCE:
+            if len(rows) == ROWS_AT_ONCE or size > BYTES_AT_ONCE:
                 yield rows, pieces
                 rows, pieces, size = [], [], 0
             self._journal.renew(turn)
@@ -334,7 +337,7 @@ class MilvusTable:
         for part in batches(ids, KEYS_AT_ONCE):
             where = one_of("id", part)
             self._connection.delete(
-                self._items, [row["key"] for row in self._query(where, ("key",))]
+                self._items, [row["key"] for row in self._reader.query(where, ("key",))]
             )
             self._connection.delete_where(self._items, where)
             self._connection.delete_where(self._pieces, where)
@@ -386,6 +389,8 @@ class MilvusTable:
         try:
             with self._turn() as now:
                 counts = now.view.counts >= turn.number and turn.number not in now.view.broken
+                if not counts and turn.stored:
+                    self._forget([turn.number])
         except VaultError:
             raise VaultServerError(
                 f"{error}; whether the items were {done} is not known: look which ids are held "
@@ -393,89 +398,3 @@ class MilvusTable:
             ) from error
         if not counts:
             raise VaultServerError(f"{error}; nothing was {done}: try again") from error
-
-    # ---- rows
-
-    def _view(self) -> View:
-        return self._journal.view()
-
-    def _query(self, where: str, fields: Sequence[str]) -> list[dict[str, Any]]:
-        return self._connection.query(self._items, where, fields)
-
-    def _held(self, ids: Sequence[int], view: View) -> set[int]:
-        return {
-            int(row["id"])
-            for part in batches(ids, _ROWS_AT_ONCE)
-            for row in self._query(view.filter(one_of("id", part)), ("id",))
-        }
-
-    def _rows(
-        self, after: int, limit: int | None, fields: Sequence[str], conditions: Sequence[str]
-    ) -> list[dict[str, Any]]:
-        """Rows of ids above `after`, ascending; all if there is no limit."""
-        view = self._view()
-        rows: list[dict[str, Any]] = []
-        while limit is None or len(rows) < limit:
-            most = _ROWS_AT_ONCE if limit is None else min(limit - len(rows), _ROWS_AT_ONCE)
-            where = view.filter(f"id > {after}", *conditions)
-            page = self._connection.query(self._items, where, fields, limit=most)
-            if not page:
-                break
-            rows += sorted(page, key=lambda row: int(row["id"]))
-            after = int(rows[-1]["id"])
-        return rows
-
-    def _items_of(self, rows: Sequence[Mapping[str, Any]]) -> list[StoredItem]:
-        return list(self._whole(rows, item_of, text_bytes, ("source", "sealed")))
-
-    def _masks_of(self, rows: Sequence[Mapping[str, Any]]) -> list[StoredMask]:
-        return list(self._whole(rows, mask_of, mask_bytes, ("patches", "mask")))
-
-    def _whole(
-        self,
-        rows: Sequence[Mapping[str, Any]],
-        made: Callable[[Mapping[str, Any], Mapping[tuple[str, str], bytes]], T],
-        size: Callable[[Mapping[str, Any]], int],
-        parts: Sequence[str],
-    ) -> Iterator[T]:
-        """What rows and their pieces are, some megabytes of pieces at a time."""
-        for group in _groups(rows, size):
-            owners = [row["key"] for row in group if size(row)]
-            pieces = {}
-            if owners:
-                where = f"{one_of('owner', owners)} and {one_of('part', parts)}"
-                pieces = joined(self._connection.query(self._pieces, where, PIECE_FIELDS))
-            for row in group:
-                try:
-                    yield made(row, pieces)
-                except VaultFormatError:
-                    # Deleted since the row was read?
-                    if self._query(self._view().filter(f'key == "{row["key"]}"'), ("key",)):
-                        raise
-
-    def _checked(self, collection: str, layout: Mapping[str, str]) -> bool:
-        """Whether there is such a collection; it is not another program's."""
-        found = self._connection.fields(collection)
-        if found is not None and found != layout:
-            raise VaultFormatError(
-                f"{self.place}: collection {collection} has the fields {found}, wanted "
-                f"{dict(layout)}; it is another program's or of another procmem: use another "
-                "memory="
-            )
-        return found is not None
-
-
-def _groups(
-    rows: Sequence[Mapping[str, Any]], size: Callable[[Mapping[str, Any]], int]
-) -> Iterator[list[Mapping[str, Any]]]:
-    """Rows in lists whose pieces fit a message."""
-    group: list[Mapping[str, Any]] = []
-    total = 0
-    for row in rows:
-        if group and (len(group) == _ROWS_AT_ONCE or total + size(row) > _BYTES_AT_ONCE):
-            yield group
-            group, total = [], 0
-        group.append(row)
-        total += size(row)
-    if group:
-        yield group

@@ -4,8 +4,9 @@ Takes an `Address`, serves `milvus_journal.py` and `milvus.py`: a few calls, all
 limit and with strong consistency, so that each sees what every other process was told is done.
 
 A file is served inside this process through a socket in a folder that only its user may enter:
-there is no port that others of the machine could reach. pymilvus and milvus-lite send nothing
-elsewhere and write nothing but the file (docs/shared-memories.md says how that was found out).
+there is no port that others of the machine could reach. Under strace, pymilvus 3.0 and milvus-lite
+3.2 connect to nothing but the server and write nothing but the file. pymilvus tells the server the
+name and the clock of this machine when it connects.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from __future__ import annotations
 import logging
 import shutil
 import tempfile
+import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -71,6 +73,21 @@ class MilvusConnection:
             field["name"]: _type_text(field["type"].name, field["params"])
             for field in described["fields"]
         }
+
+    def holds(self, collection: str, layout: Mapping[str, str]) -> bool:
+        """Whether there is such a collection.
+
+        Raises:
+            VaultFormatError: it has other fields.
+        """
+        found = self.fields(collection)
+        if found is not None and found != layout:
+            raise VaultFormatError(
+                f"{self.place}: collection {collection} has the fields {found}, wanted "
+                f"{dict(layout)}; it is another program's or of another procmem: use another "
+                "memory="
+            )
+        return found is not None
 
     def make(self, collection: str, fields: Mapping[str, str]) -> None:
         """Makes a collection and its index, unless they are there; its first field is the key.
@@ -241,12 +258,11 @@ class MilvusConnection:
             raise VaultServerError(f"{self.place} {self._reason(error)}") from None
 
     def _reason(self, error: Exception) -> str:
-        """What is wrong and what to do; the text of the server without the password."""
-        code: Any = getattr(error, "code", None)
-        code = code() if callable(code) else code
-        details: Any = getattr(error, "details", None)
-        text = str(getattr(error, "message", "") or (details() if callable(details) else error))
-        text = f"{getattr(code, 'name', '')} {text}".strip()
+        """What is wrong and what to do; the server's own words without user and password."""
+        words = [_words(error)]
+        if error.__cause__ is not None:  # pymilvus does not say why it could not connect
+            words.append(_words(error.__cause__))
+        text = "; ".join(dict.fromkeys(words))
         for secret in (self._address.password, self._address.user):
             text = text.replace(secret, "***") if secret else text
         low = text.lower()
@@ -306,6 +322,8 @@ class _ServedFile:
         except OSError as error:
             raise VaultReadOnlyError(f"{place} cannot be written: {error.strerror}") from error
         self._folder = Path(tempfile.mkdtemp(prefix="procmem-"))
+        # Also if nobody closes it.
+        self._remove_folder = weakref.finalize(self, shutil.rmtree, self._folder, True)
         self._server = grpc.server(
             ThreadPoolExecutor(max_workers=1),
             options=[
@@ -328,7 +346,7 @@ class _ServedFile:
             self._open = False
             self._server.stop(grace=None).wait()
             self._lite.close()
-            shutil.rmtree(self._folder, ignore_errors=True)
+            self._remove_folder()
 
 
 def _import_pymilvus() -> Any:
@@ -343,6 +361,15 @@ def _import_pymilvus() -> Any:
     if logger.level == logging.WARNING:  # as it sets it itself
         logger.setLevel(logging.CRITICAL)
     return pymilvus
+
+
+def _words(error: BaseException) -> str:
+    """What pymilvus and gRPC say: their errors are no texts of their own."""
+    code: Any = getattr(error, "code", None)
+    code = code() if callable(code) else code
+    details: Any = getattr(error, "details", None)
+    text = getattr(error, "message", "") or (details() if callable(details) else str(error))
+    return f"{getattr(code, 'name', '')} {text}".strip()
 
 
 def _type_text(name: str, params: Mapping[str, Any]) -> str:

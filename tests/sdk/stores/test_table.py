@@ -14,16 +14,23 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 from tests.sdk.stores.memory_table import MemoryTable, similarity
+from tests.sdk.stores.samples import (
+    HEAD,
+    LARGEST,
+    WIDTH,
+    everything,
+    ids_of,
+    item,
+    mask,
+    query_of,
+    values,
+)
 
 from procmem.errors import InputError, ItemNotFoundError
-from procmem.record import encode_text
 from procmem.stores.contract import EVERYTHING, Where
 from procmem.stores.milvus import MilvusTable
 from procmem.stores.table import StoredItem, StoredMask
 
-WIDTH = 48
-HEAD = {"sha256": "ab" * 32, "name": 'toy "quoted" \u00e9', "cls_dim": "48"}
-LARGEST = 2**63 - 1
 HOSTILE = [
     "' or 1 == 1 or label == '",
     '" or 1 == 1 or label == "',
@@ -40,40 +47,6 @@ HOSTILE = [
     "null",
     "=",
 ]
-
-
-def item(id_, *, label="cat", source=None, seconds=1_700_000_000, sealed=None, labelled=None):
-    vector = np.random.default_rng(id_).standard_normal(WIDTH).astype(np.float16)
-    return StoredItem(
-        id_,
-        vector,
-        encode_text(label),
-        encode_text(source),
-        label is not None if labelled is None else labelled,
-        seconds,
-        sealed,
-    )
-
-
-def mask(id_, *, patches=16 * 12, side=32):
-    random = np.random.default_rng(id_)
-    return StoredMask(id_, random.bytes(patches), random.bytes(side * side))
-
-
-def values(stored):
-    """All of an item, its vector as the bytes that it is."""
-    return (
-        stored.id, stored.vector.tobytes(), str(stored.vector.dtype), stored.vector.shape,
-        stored.label, stored.source, stored.labelled, stored.added_seconds, stored.sealed,
-    )  # fmt: skip
-
-
-def everything(table):
-    return [values(one) for one in table.walk(0, 1_000_000, EVERYTHING)]
-
-
-def ids_of(table):
-    return [one.id for one in table.walk(0, 1_000_000, EVERYTHING)]
 
 
 @pytest.fixture
@@ -275,11 +248,6 @@ def test_questions_change_no_state(table):
 
 
 # ---- finding
-
-
-def query_of(id_):
-    vector = item(id_).vector.astype(np.float32)
-    return vector / np.linalg.norm(vector)
 
 
 SEEN = [
