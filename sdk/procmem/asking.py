@@ -1,27 +1,26 @@
 """The half of a `VisualMemory` that answers: neighbors, labels, reasons, regions.
 
-Takes an image from the user and what `recall.py` holds, gives answers; changes nothing.
+Takes an image from the user and what a store finds, gives answers; changes nothing.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
-from typing import Literal, cast, overload
+from typing import Literal, overload
 
 import numpy as np
 import numpy.typing as npt
 
-from procmem.batch import Prompt, one_or_many, pairs_of
-from procmem.calibration import Reliability
+from procmem.batch import Prompt, one_or_many, pairs_of, seconds_between
+from procmem.calibration import Standards
 from procmem.errors import ImageError, InputError, ItemNotFoundError, unknown_choice
 from procmem.image import ImageLike, load_image
 from procmem.index import check_k
-from procmem.influence import GroupBy, changed_answers, grouping, smallest_change
+from procmem.influence import GroupBy, Ranking, changed_answers, grouping, smallest_change
 from procmem.opening import OpenMemory
-from procmem.recall import taught_between
-from procmem.record import Item
 from procmem.segment import check_protocol, from_memory, in_context, mean_length
+from procmem.stores.contract import EVERYTHING, Where
 from procmem.types import Answer, Change, Counterfactual, InfluenceReport, Neighbor, Regions
 from procmem.vote import Weighting, check_weighting, is_novel, novelty_p_value, vote, vote_shares
 
@@ -79,26 +78,16 @@ class Asking(OpenMemory):
             InputError: `k` is not a whole number of at least 1, or no moment lies between the two.
             ItemNotFoundError: no item has this label.
         """
-        check_k(k)
+        count = check_k(k)
+        first, end = seconds_between(added_since, added_before)
+        where = Where(label=label, first_seconds=first, end_seconds=end)
         queries, alone = self._queries(image)
         with self._lock:
-            self._recall.index()
-            keep = self._kept(label, taught_between(added_since, added_before))
-            found = self._recall.nearest(queries, k, keep)
-        return found[0] if alone else found
-
-    def _kept(
-        self, label: str | None, taught: Callable[[Item], bool] | None
-    ) -> npt.NDArray[np.bool_] | None:
-        """Which rows pass the filters; None if there are none."""
-        if label is None and taught is None:
-            return None
-        keep = self._recall.where(
-            lambda item: label in (None, item.label) and (taught is None or taught(item))
-        )
-        if label is not None and taught is None and not keep.any():
+            found = self._store.nearest(queries, count, where)
+        # Whoever gives moments expects that they may have been empty; a label is taken to exist.
+        if label is not None and where == Where(label=label) and not all(found):
             raise ItemNotFoundError(self._unknown("label", label))
-        return keep
+        return found[0] if alone else found
 
     @overload
     def classify(  # type: ignore[overload-overlap]
@@ -137,13 +126,11 @@ class Asking(OpenMemory):
         check_weighting(weighting)
         queries, alone = self._queries(image)
         with self._lock:
-            self._recall.index()
-            labelled = self._recall.labelled()
-            voters = self._recall.nearest(queries, count, labelled)
-            nearest = voters if labelled.all() else self._recall.nearest(queries, 1)
-            judged = self._recall.calibrated(count, weighting)
+            standards = self._calibration.standards(count, weighting)
+            voters = self._store.nearest(queries, count, Where(labelled=True))
+            nearest = voters if standards.all_vote else self._store.nearest(queries, 1, EVERYTHING)
         answers = [
-            _answer(own[0].similarity if own else None, voting, weighting, *judged)
+            _answer(own[0].similarity if own else None, voting, weighting, standards)
             for own, voting in zip(nearest, voters, strict=True)
         ]
         return answers[0] if alone else answers
@@ -169,17 +156,18 @@ class Asking(OpenMemory):
         check_weighting(weighting)
         query = self._embed(image).cls[0]
         with self._lock:
-            index = self._recall.index()
-            ranking, labels = self._recall.ranking(query, count), self._recall.labels()
-            rows, similarities = ranking.first(count)
-            votes = vote(similarities, [labels[row] for row in rows], weighting=weighting)
-            gone, after = smallest_change(ranking, labels, count, weighting=weighting)
-            near = {row: ranking.similarity(row) for row in gone}
-            items = tuple(
-                self._recall.neighbor(int(index.ids[row]), similarity)
-                for row, similarity in near.items()
-            )
-        return Counterfactual(next(iter(votes), None), items, after)
+            ranking = self._ranking(query, count)
+            votes = _votes(ranking.first(count), weighting)
+            gone, after = smallest_change(ranking, count, weighting=weighting)
+        return Counterfactual(next(iter(votes), None), tuple(gone), after)
+
+    def _ranking(self, query: npt.NDArray[np.float32], k: int) -> Ranking:
+        """Those that vote, by similarity to a query (D,); to be used under the same lock."""
+
+        def fetch(count: int) -> tuple[Neighbor, ...]:
+            return self._store.nearest(query[None], count, Where(labelled=True))[0]
+
+        return Ranking(fetch, expected=k + 1)
 
     def influence(
         self,
@@ -220,32 +208,30 @@ class Asking(OpenMemory):
             raise unknown_choice("protocol", protocol, ("exact", "paper"))
         group_of = grouping(by)
         batch = list(one_or_many(images)[0])
+        with self._lock:
+            groups = {item.id: group_of(item) for item in self._store.items()}
         answers: list[str | None] = []
         changes: list[Change] = []
-        groups: list[int | str | None] = []
         for at, image in enumerate(batch):
             try:
                 query = self._embed(image).cls[0]
             except (ImageError, InputError) as error:
                 raise type(error)(f"images[{at}]: {error}") from error
             with self._lock:
-                ids = self._recall.index().ids.tolist()
-                ranking, labels = self._recall.ranking(query, count), self._recall.labels()
-                groups = [group_of(self._recall.item(id_)) for id_ in ids]
-                rows, similarities = ranking.first(count)
-                votes = vote(similarities, [labels[row] for row in rows], weighting=weighting)
+                ranking = self._ranking(query, count)
+                votes = _votes(ranking.first(count), weighting)
                 changed: dict[int | str, str | None] = changed_answers(
-                    ranking, labels, groups, count, weighting=weighting, protocol=protocol
+                    ranking,
+                    lambda one: groups.get(one.id),
+                    count,
+                    weighting=weighting,
+                    protocol=protocol,
                 )
             answers.append(next(iter(votes), None))
             changes += [Change(group, at, answers[-1], after) for group, after in changed.items()]
             if progress is not None:
                 progress(at + 1, len(batch))
-        if not batch:
-            with self._lock:
-                ids = self._recall.index().ids.tolist()
-                groups = [group_of(self._recall.item(id_)) for id_ in ids]
-        removable = len(set(groups) - {None})
+        removable = len(set(groups.values()) - {None})
         exposed = len({change.removed for change in changes})
         share = exposed / removable if removable else 0.0
         return InfluenceReport(tuple(answers), tuple(changes), removable, exposed, share)
@@ -291,7 +277,7 @@ class Asking(OpenMemory):
             return in_context(query, pairs, size=(height, width), protocol=protocol, ignore=ignore)
         query = self._embed(image, view="whole").patches[0]
         with self._lock:
-            bank = self._recall.bank()
+            bank = self._store.bank()
             return from_memory(
                 query,
                 bank.patches,
@@ -302,27 +288,29 @@ class Asking(OpenMemory):
             )
 
 
+def _votes(voters: Sequence[Neighbor], weighting: Weighting) -> dict[str, float]:
+    labels = [one.label for one in voters if one.label is not None]
+    return vote([one.similarity for one in voters], labels, weighting=weighting)
+
+
 def _answer(
     closest: float | None,
     voters: tuple[Neighbor, ...],
     weighting: Weighting,
-    calibration: npt.NDArray[np.float32],
-    reliability: Reliability | None,
+    standards: Standards,
 ) -> Answer:
     """The answer to a query whose nearest item has the similarity `closest`."""
-    labels = [neighbor.label for neighbor in voters if neighbor.label is not None]
-    similarities = [neighbor.similarity for neighbor in voters]
-    votes = vote(similarities, labels, weighting=weighting)
+    votes = _votes(voters, weighting)
     label = next(iter(votes), None)
     confidence = 0.0 if label is None else votes[label]
-    known = reliability is not None and label is not None
+    reliability = None if label is None else standards.reliability
     return Answer(
         label=label,
         confidence=confidence,
         votes=votes,
         neighbors=voters,
-        shares=vote_shares(similarities, weighting=weighting),
-        probability=cast(Reliability, reliability).at(confidence) if known else None,
-        p_value=1.0 if closest is None else novelty_p_value(closest, calibration),
-        is_novel=label is None or is_novel(closest, calibration),
+        shares=vote_shares([one.similarity for one in voters], weighting=weighting),
+        probability=None if reliability is None else reliability.at(confidence),
+        p_value=1.0 if closest is None else novelty_p_value(closest, standards.nearest),
+        is_novel=label is None or is_novel(closest, standards.nearest),
     )

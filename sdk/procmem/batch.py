@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Sequence, Sized
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Protocol, TypeAlias, cast
 
@@ -153,6 +154,29 @@ class Column:
                 f"{self._name} has more than {total} entries for {total} images, wanted one per "
                 "image; nothing was added"
             )
+
+
+def seconds_between(since: datetime | None, before: datetime | None) -> tuple[float, float]:
+    """Two moments in seconds since 1970 UTC, minus and plus infinity where there is none.
+
+    Args:
+        since: the first moment that counts; one without a time zone is in local time.
+        before: the first moment that does not.
+
+    Raises:
+        InputError: not a datetime, or `before` is not after `since`.
+    """
+    for name, value in (("since", since), ("before", before)):
+        if value is not None and not isinstance(value, datetime):
+            raise InputError(
+                f"{name} is {value!r:.80}, wanted a datetime, for example "
+                "datetime.now() - timedelta(days=30)"
+            )
+    first = float("-inf") if since is None else since.timestamp()
+    end = float("inf") if before is None else before.timestamp()
+    if not first < end:
+        raise InputError(f"before ({before}) is not after since ({since}): no moment is between")
+    return first, end
 
 
 def source_of(path: str | os.PathLike[str]) -> str:

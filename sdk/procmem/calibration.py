@@ -1,16 +1,20 @@
 """How far a confidence can be trusted: what the remembered items say when each is left out.
 
-Takes leave-one-out answers from `memory.py`, gives the probability that an answer of some
-confidence is right. A function of the surviving items alone: recomputed after every change.
+Takes leave-one-out answers from a store, gives `asking.py` the probability that an answer of some
+confidence is right, and what a novel image is unlike. A function of the surviving items alone:
+recomputed after every change.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+
+from procmem.stores.contract import EVERYTHING, LeftOut, Store, Where
+from procmem.vote import Weighting, vote
 
 LEAST_ANSWERS = 20
 """With fewer answers to learn from, nothing is said."""
@@ -63,3 +67,68 @@ def fit_reliability(confidences: Sequence[float], right: Sequence[bool]) -> Reli
     table = np.array(steps)
     shares = (table[:, 1] + 1) / (table[:, 2] + 2)
     return Reliability(table[:, 0], np.maximum.accumulate(shares))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Standards:
+    """What the answers of a memory are judged by.
+
+    Attributes:
+        nearest: (n,) similarities of items to their nearest others, for novelty.
+        reliability: of votes; None with too few labelled items.
+        all_vote: whether every item has a label.
+    """
+
+    nearest: npt.NDArray[np.float32]
+    reliability: Reliability | None
+    all_vote: bool
+
+
+class Calibration:
+    """The standards of a memory, kept until it changes.
+
+    Args:
+        store: of the memory.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._state: Hashable = None
+        self._all_vote = False
+        self._nearest: npt.NDArray[np.float32] | None = None
+        self._reliabilities: dict[tuple[int, Weighting], Reliability | None] = {}
+
+    def standards(self, k: int, weighting: Weighting) -> Standards:
+        """For votes of k. The first call after a change asks up to 2,000 items."""
+        state = self._store.state()
+        if state != self._state:
+            self.clear()
+            self._state = state
+        key = (k, weighting)
+        if key not in self._reliabilities:
+            left_out = self._store.left_out(k, Where(labelled=True))
+            self._reliabilities[key] = _reliability_of(left_out, weighting)
+            self._all_vote = left_out.complete
+            if left_out.complete:
+                self._nearest = left_out.similarities[:, :1].ravel()
+        if self._nearest is None:
+            self._nearest = self._store.left_out(1, EVERYTHING).similarities.ravel()
+        return Standards(self._nearest, self._reliabilities[key], self._all_vote)
+
+    def clear(self) -> None:
+        """Forgets them."""
+        self._state, self._all_vote, self._nearest = None, False, None
+        self._reliabilities = {}
+
+
+def _reliability_of(left_out: LeftOut, weighting: Weighting) -> Reliability | None:
+    shares, right = [], []
+    rows = zip(
+        left_out.labels, left_out.neighbor_labels, left_out.similarities.tolist(), strict=True
+    )
+    for label, neighbors, near in rows:
+        votes = vote(near, [one or "" for one in neighbors], weighting=weighting)
+        winner, share = next(iter(votes.items()))
+        shares.append(share)
+        right.append(winner == label)
+    return fit_reliability(shares, right)

@@ -69,6 +69,11 @@ class ItemColumns:
         """Of every item. Do not write to it."""
         return self._labels
 
+    @property
+    def seconds(self) -> npt.NDArray[np.int64]:
+        """(N,) when each was added, seconds since 1970 UTC. Do not write to it."""
+        return self._seconds.rows[: len(self)]
+
     def insert(self, items: Iterable[Item]) -> None:
         """Takes in items, none of them held already."""
         new = sorted(items, key=lambda item: item.id)

@@ -1,6 +1,6 @@
 """A memory's items as one file, and back: Parquet for tables, safetensors for arrays.
 
-Stands beside the photo's walk, over `vault.py`: takes records from one memory and gives them to
+Stands beside the photo's walk, over any store: takes records from one memory and gives them to
 another of the same model. `exchange_parquet.py` and `exchange_safetensors.py` have the two forms,
 docs/formats.md describes their bytes.
 
@@ -47,6 +47,7 @@ from procmem.lock import shred
 from procmem.manifest import sync_folder
 from procmem.memory import VisualMemory
 from procmem.record import Binding, Record, check_id, check_label, check_source, encode_text
+from procmem.stores.local import LocalStore
 
 EXCHANGE_VERSION = 1
 SUFFIXES = (".parquet", ".safetensors")
@@ -117,30 +118,31 @@ def export_items(
     """
     target = Path(path).absolute()
     form = _form_of(target)
-    vault = memory._vault
-    state = vault.state()
-    held = vault.ids()
+    store = memory._store
+    state = store.state()
+    held = store.ids()
     chosen = held if ids is None else sorted({plain_id(id_) for id_ in ids})
     missing = sorted(set(chosen).difference(held)) if ids is not None else []
     if missing:
         raise ItemNotFoundError(
-            f"{memory.path} holds no item with id {missing[0]} (and {len(missing) - 1} more); "
+            f"{memory.place} holds no item with id {missing[0]} (and {len(missing) - 1} more); "
             "nothing was exported"
         )
-    if memory.path.resolve() in (target.parent.resolve(), *target.parent.resolve().parents):
+    folders = (target.parent.resolve(), *target.parent.resolve().parents)
+    if isinstance(store, LocalStore) and memory.path.resolve() in folders:
         raise InputError(
             f"{target} lies in the vault's own folder, whose files a deletion searches for "
             "remains; export to another folder"
         )
-    binding = vault.binding
-    masks = len(set(vault.ids(dense=True)).intersection(chosen))
+    binding = store.binding
+    masks = len(set(store.ids(dense=True)).intersection(chosen))
     size = _records_at_once(binding, dense=masks > 0)
     contents = _Contents(binding)
     done = 0
     with _new_file(target) as file, contextlib.ExitStack() as ends:
         writer = _open_writer(form, file, binding, items=len(chosen), masks=masks)
         ends.callback(writer.close)
-        records = vault.records(chosen)
+        records = store.records(chosen)
         while batch := list(islice(records, size)):
             for record in batch:
                 contents.add(record)
@@ -148,9 +150,9 @@ def export_items(
             done += len(batch)
             if progress is not None:
                 progress(done, len(chosen))
-        if done != len(chosen) or vault.state() != state:
+        if done != len(chosen) or store.state() != state:
             raise VaultError(
-                f"{memory.path} was changed while it was exported; nothing was written: export "
+                f"{memory.place} was changed while it was exported; nothing was written: export "
                 "again"
             )
         writer.finish(_metadata(binding, contents.digest(), items=done, masks=masks))
@@ -187,8 +189,8 @@ def import_items(
         with _reading(source):
             reader = _open_reader(form, file)
         binding = _checked_binding(reader.metadata, source)
-        check_binding(source, binding, memory._vault.binding)
-        if binding != memory._vault.binding:
+        check_binding(source, binding, memory._store.binding)
+        if binding != memory._store.binding:
             raise _broken(source, "the model's sizes are not those of the model that it names")
         with _reading(source):
             total = reader.open(binding)
@@ -225,7 +227,7 @@ def _checked_records(
         twice = seen.intersection(new) or len(set(new)) < len(new)
         if twice:
             raise _broken(source, "an id stands in it twice")
-        taken = memory._vault.held(new)
+        taken = memory._store.held(new)
         if taken:
             raise InputError(
                 f"id {min(taken)} of {source} is in the memory already (imported before?); nothing "

@@ -50,24 +50,24 @@ def holds_vault(path: Path) -> bool:
     return False
 
 
-def check_binding(path: Path, found: Binding, wanted: Binding | None) -> None:
+def check_binding(place: Path | str, found: Binding, wanted: Binding | None) -> None:
     """Raises EmbedderMismatchError if a vault is bound to another model or side than wanted."""
     if wanted is None:
         return
     if found.sha256 != wanted.sha256:
         raise EmbedderMismatchError(
-            f"{path} holds embeddings of {found.name} (SHA-256 {found.sha256}), not of "
+            f"{place} holds embeddings of {found.name} (SHA-256 {found.sha256}), not of "
             f"{wanted.name} (SHA-256 {wanted.sha256}); open it with the first, or teach the "
             "images to a new vault with the second"
         )
-    check_side(path, found, wanted.side)
+    check_side(place, found, wanted.side)
 
 
-def check_side(path: Path, found: Binding, side: int) -> None:
+def check_side(place: Path | str, found: Binding, side: int) -> None:
     """Raises EmbedderMismatchError if a vault was made at another image size than `side`."""
     if found.side != side:
         raise EmbedderMismatchError(
-            f"{path} holds embeddings of {found.name} at image size {found.side}, not {side}; use "
+            f"{place} holds embeddings of {found.name} at image size {found.side}, not {side}; use "
             f"it with image_size={found.side} (--image-size {found.side}), or teach the images to "
             f"a new vault at {side}"
         )
@@ -114,9 +114,9 @@ def damaged(ledger: Path, what: str) -> VaultFormatError:
     return VaultFormatError(f"{ledger} is damaged ({what}); restore it from a backup")
 
 
-def not_held(path: Path, ids: Sequence[int]) -> ItemNotFoundError:
+def not_held(place: Path | str, ids: Sequence[int]) -> ItemNotFoundError:
     """The error for ids, at least one, that were to be deleted and are not in the vault."""
     more = f" and {len(ids) - 1} more" if len(ids) > 1 else ""
     return ItemNotFoundError(
-        f"{path} holds no item with id {ids[0]}{more} to erase; nothing was deleted"
+        f"{place} holds no item with id {ids[0]}{more} to erase; nothing was deleted"
     )

@@ -1,6 +1,6 @@
 """The half of a `VisualMemory` that forgets: which items, and then without a trace.
 
-Takes a selection from the user, gives it to `erasure.py` and returns its report.
+Takes a selection from the user, gives it to the store and returns its report.
 """
 
 from __future__ import annotations
@@ -10,13 +10,11 @@ from collections.abc import Iterable
 from datetime import datetime
 from typing import cast
 
-from procmem.batch import plain_id, source_of
-from procmem.erasure import erase
+from procmem.batch import plain_id, seconds_between, source_of
 from procmem.errors import InputError, ItemNotFoundError
 from procmem.folder import not_held
 from procmem.image import ImageLike
 from procmem.opening import OpenMemory
-from procmem.recall import taught_between
 from procmem.record import Item
 from procmem.types import ErasureReport
 
@@ -74,10 +72,10 @@ class Forgetting(OpenMemory):
         with self._lock:
             if ids is not None:
                 return self._by_id(ids)
-            items = list(self._vault.items())
-        taught = taught_between(None, added_before)
-        if taught is not None:
-            return tuple(item for item in items if taught(item))
+            items = list(self._store.items())
+        if added_before is not None:
+            _, end = seconds_between(None, added_before)
+            return tuple(item for item in items if item.added_seconds < end)
         if label is not None:
             chosen = tuple(item for item in items if item.label == label)
         else:
@@ -136,24 +134,15 @@ class Forgetting(OpenMemory):
                 min_similarity=min_similarity,
                 added_before=added_before,
             )
-            erased = [item.id for item in chosen]
-            report = erase(
-                self._vault,
-                erased,
-                purge_limit=self._purge_limit,
-                receipt=receipt,
-                deleted=lambda: self._recall.deleted(erased),
-            )
-            self._recall.purged()
-        return report
+            return self._store.erase([item.id for item in chosen], receipt=receipt)
 
     def _by_id(self, ids: int | Iterable[int]) -> tuple[Item, ...]:
         several = list(ids) if isinstance(ids, Iterable) else [ids]
         wanted = {plain_id(id_) for id_ in several}
-        chosen = tuple(self._vault.items(wanted))
+        chosen = tuple(self._store.items(wanted))
         missing = sorted(wanted.difference(item.id for item in chosen))
         if missing:
-            raise not_held(self.path, missing)
+            raise not_held(self.place, missing)
         return chosen
 
     def _similar(self, image: ImageLike, min_similarity: float) -> tuple[Item, ...]:
@@ -161,7 +150,4 @@ class Forgetting(OpenMemory):
             raise InputError(f"min_similarity is {min_similarity!r}, wanted a number in [-1, 1]")
         query = self._embed(image).cls[0]
         with self._lock:
-            index = self._recall.index()
-            ids, similarities = index.search(query, max(1, len(index)))
-            chosen = ids[similarities >= min_similarity].tolist()
-            return tuple(self._recall.item(id_) for id_ in sorted(chosen))
+            return tuple(self._store.similar(query, min_similarity))

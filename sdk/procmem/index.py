@@ -219,6 +219,11 @@ class Index:
             self._screen = Screen(self._rows, self._scales)
         return self._screen
 
+    def units(self) -> npt.NDArray[np.float32]:
+        """(N, D) the rows as queries: each 1 long, a function of its own bits alone."""
+        found: npt.NDArray[np.float32] = self._rows.astype(np.float32) * self._scales[:, None]
+        return found
+
     def nearest_others(self, *, limit: int = CALIBRATION_ITEMS) -> npt.NDArray[np.float32]:
         """How near items are to their nearest other item.
 

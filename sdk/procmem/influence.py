@@ -1,6 +1,6 @@
 """Which remembered items an answer hangs on: exact leave-one-out and leave-group-out.
 
-Takes the ranked neighbors of a query from `index.py` by way of `memory.py`, gives what `influence`
+Takes the ranked neighbors of a query from the store by way of `asking.py`, gives what `influence`
 and `counterfactual` report. Removing items that are not among a query's k nearest changes nothing,
 so that only the groups met there are tried, each at the cost of one vote.
 """
@@ -11,16 +11,12 @@ from collections.abc import Callable, Hashable, Sequence
 from pathlib import PurePath
 from typing import Literal, TypeAlias, TypeVar
 
-import numpy as np
-import numpy.typing as npt
-
 from procmem.errors import unknown_choice
 from procmem.record import Item
+from procmem.types import Neighbor
 from procmem.vote import Weighting, vote
 
 G = TypeVar("G", bound=Hashable)
-
-Fetch = Callable[[int], "tuple[npt.NDArray[np.intp], npt.NDArray[np.float32]]"]
 
 
 GroupBy: TypeAlias = "Literal['item', 'label', 'folder'] | Callable[[Item], str | None]"
@@ -46,45 +42,35 @@ def grouping(by: GroupBy) -> Callable[[Item], int | str | None]:
 
 
 class Ranking:
-    """The voters of one query by similarity, looked up as far down as they are needed.
+    """The voters of one query, nearest first, looked up as far down as they are needed.
 
     Args:
-        fetch: gives rows and similarities of the first `count` voters, all if there are fewer.
-        size: how many voters there are.
+        fetch: gives the first `count` voters, all if there are fewer.
         expected: how many will probably be needed.
     """
 
-    def __init__(self, fetch: Fetch, *, size: int, expected: int) -> None:
-        self._fetch, self._size = fetch, size
-        self._rows: list[int] = []
-        self._similarities: list[float] = []
+    def __init__(self, fetch: Callable[[int], Sequence[Neighbor]], *, expected: int) -> None:
+        self._fetch = fetch
         self._reach(expected)
 
     def _reach(self, count: int) -> None:
-        rows, similarities = self._fetch(min(count, self._size))
-        self._rows, self._similarities = rows.tolist(), similarities.tolist()
+        self._found = self._fetch(count)
+        self._complete = len(self._found) < count
 
     def first(
-        self, count: int, *, without: Callable[[int], bool] | None = None
-    ) -> tuple[list[int], list[float]]:
-        """Rows and similarities of the first `count` voters that are not `without`."""
+        self, count: int, *, without: Callable[[Neighbor], bool] | None = None
+    ) -> list[Neighbor]:
+        """The first `count` voters that are not `without`."""
         while True:
-            places = [
-                at for at, row in enumerate(self._rows) if without is None or not without(row)
-            ][:count]
-            if len(places) == count or len(self._rows) >= self._size:
-                return [self._rows[at] for at in places], [self._similarities[at] for at in places]
-            self._reach(2 * len(self._rows) + count)
-
-    def similarity(self, row: int) -> float:
-        """Of a row that was looked up."""
-        return self._similarities[self._rows.index(row)]
+            kept = [one for one in self._found if without is None or not without(one)][:count]
+            if len(kept) == count or self._complete:
+                return kept
+            self._reach(2 * len(self._found) + count)
 
 
 def changed_answers(
     ranking: Ranking,
-    labels: Sequence[str],
-    groups: Sequence[G | None],
+    group_of: Callable[[Neighbor], G | None],
     k: int,
     *,
     weighting: Weighting = "similarity",
@@ -94,8 +80,7 @@ def changed_answers(
 
     Args:
         ranking: of the query.
-        labels: of all rows.
-        groups: of all rows; rows of an equal group are removed together, None never.
+        group_of: items of an equal group are removed together, those of None never.
         k: neighbors that vote.
         weighting: of the vote.
         protocol: "exact" lets the next neighbors move up into the k that vote, as a deletion does.
@@ -104,26 +89,29 @@ def changed_answers(
     Returns:
         Group -> the label after its removal, None if nobody is left to vote.
     """
-    rows, similarities = ranking.first(k)
-    usual = _winner(rows, similarities, labels, weighting)
+    voters = ranking.first(k)
+    usual = _winner(voters, weighting)
     changed: dict[G, str | None] = {}
-    for group in dict.fromkeys(groups[row] for row in rows):
+    for group in dict.fromkeys(map(group_of, voters)):
         if group is None:
             continue
+
+        def removed(one: Neighbor, group: G = group) -> bool:
+            return group_of(one) == group
+
         if protocol == "exact":
-            left = ranking.first(k, without=lambda row, group=group: groups[row] == group)  # type: ignore[misc]  # binds the loop's value
+            left = ranking.first(k, without=removed)
         else:
-            places = [at for at, row in enumerate(rows) if groups[row] != group]
-            left = [rows[at] for at in places], [similarities[at] for at in places]
-        after = _winner(*left, labels, weighting)
+            left = [one for one in voters if not removed(one)]
+        after = _winner(left, weighting)
         if after != usual:
             changed[group] = after
     return changed
 
 
 def smallest_change(
-    ranking: Ranking, labels: Sequence[str], k: int, *, weighting: Weighting = "similarity"
-) -> tuple[list[int], str | None]:
+    ranking: Ranking, k: int, *, weighting: Weighting = "similarity"
+) -> tuple[list[Neighbor], str | None]:
     """The fewest items whose removal changes the answer to one query.
 
     Only items of the winning label need to go, nearest first: a nearer one takes more of its vote
@@ -131,31 +119,27 @@ def smallest_change(
 
     Args:
         ranking: of the query.
-        labels: of all rows.
         k: neighbors that vote.
         weighting: of the vote.
 
     Returns:
-        Rows to remove, nearest first, and the label after that; None if nobody is left to vote.
-        Without a voter at all, no rows and None.
+        Items to remove, nearest first, and the label after that; None if nobody is left to vote.
+        Without a voter at all, no items and None.
     """
-    rows, similarities = ranking.first(k)
-    usual = _winner(rows, similarities, labels, weighting)
-    gone: list[int] = []
-    while rows:
-        gone.append(next(row for row in rows if labels[row] == usual))
-        rows, similarities = ranking.first(k, without=set(gone).__contains__)
-        after = _winner(rows, similarities, labels, weighting)
+    voters = ranking.first(k)
+    usual = _winner(voters, weighting)
+    gone: list[Neighbor] = []
+    while voters:
+        gone.append(next(one for one in voters if one.label == usual))
+        ids = {one.id for one in gone}
+        voters = ranking.first(k, without=lambda one, ids=ids: one.id in ids)  # type: ignore[misc]  # binds the loop's value
+        after = _winner(voters, weighting)
         if after != usual:
             return gone, after
     return gone, None
 
 
-def _winner(
-    rows: Sequence[int],
-    similarities: Sequence[float],
-    labels: Sequence[str],
-    weighting: Weighting,
-) -> str | None:
-    votes = vote(similarities, [labels[row] for row in rows], weighting=weighting)
+def _winner(voters: Sequence[Neighbor], weighting: Weighting) -> str | None:
+    labels = [one.label or "" for one in voters]
+    votes = vote([one.similarity for one in voters], labels, weighting=weighting)
     return next(iter(votes), None)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -212,8 +212,8 @@ def read_meta(
     return dict(found), dict(connection.execute("SELECT key, value FROM meta").fetchall())
 
 
-def binding_from(meta: dict[str, Any], path: Path) -> Binding:
-    """The model that a ledger's table `meta` names.
+def binding_from(meta: Mapping[str, Any], place: Path | str) -> Binding:
+    """The model that a ledger's table `meta`, or the head of a memory on a server, names.
 
     Raises:
         VaultFormatError: it names none.
@@ -228,6 +228,6 @@ def binding_from(meta: dict[str, Any], path: Path) -> Binding:
             raise ValueError(f"its values are {stored}")
     except (TypeError, ValueError) as error:
         raise VaultFormatError(
-            f"{path} does not say which model it belongs to ({error}); restore it from a backup"
+            f"{place} does not say which model it belongs to ({error}); restore it from a backup"
         ) from error
     return binding

@@ -1,9 +1,9 @@
 """The one object that people hold: teach it images, ask it, and make it forget.
 
-Conducts the rest of a photo's walk and does no arithmetic of its own: `embedder.py` sees,
-`vault.py` keeps, `recall.py` finds, `vote.py` and `segment.py` answer, `erasure.py` forgets and
-proves it. Opening it is in `opening.py`, its questions are in `asking.py`, its deletions in
-`forgetting.py`; here it is taught and looked at.
+Conducts the rest of a photo's walk and does no arithmetic of its own: `embedder.py` sees, a store
+(`stores/`) keeps, finds and forgets, `vote.py` and `segment.py` answer. Opening it is in
+`opening.py`, its questions are in `asking.py`, its deletions in `forgetting.py`; here it is taught
+and looked at.
 
     memory = VisualMemory("vault")
     ids = memory.add(["cat.jpg", "dog.jpg"], labels=["cat", "dog"])
@@ -23,13 +23,12 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
 from types import TracebackType
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 import numpy as np
 
 from procmem.asking import Asking
 from procmem.batch import Column, MaskLike, one_or_many, plain_id, source_of
-from procmem.erasure import receipt_key
 from procmem.errors import ImageError, InputError
 from procmem.forgetting import Forgetting
 from procmem.image import ImageLike
@@ -66,7 +65,7 @@ class VisualMemory(Asking, Forgetting):
             a large memory and finds nearly all; "auto" takes it from 50,000 items on.
 
     Attributes:
-        path: the folder, absolute.
+        place: the folder, absolute, or the address without its password.
         read_only: as given.
 
     Raises:
@@ -144,8 +143,7 @@ class VisualMemory(Asking, Forgetting):
         for column in columns.values():
             column.end(len(records))
         with self._lock:
-            self._vault.add(records)
-            self._recall.added(records)
+            self._store.add(records)
         return [record.item.id for record in records]
 
     def _new_item(
@@ -158,11 +156,11 @@ class VisualMemory(Asking, Forgetting):
         check_source(source)
         if id_ is not None:
             id_ = plain_id(id_)
-            if id_ in taken or self._vault.held([id_]):
+            if id_ in taken or self._store.held([id_]):
                 raise InputError(
                     f"id {id_} is in use; nothing was added: give another, or none for a random one"
                 )
-        while id_ is None or id_ == 0 or (row["ids"] is None and self._vault.held([id_])):
+        while id_ is None or id_ == 0 or (row["ids"] is None and self._store.held([id_])):
             id_ = secrets.randbits(63)
         taken.add(id_)
         return Item(id_, label, source, now)
@@ -180,21 +178,21 @@ class VisualMemory(Asking, Forgetting):
         """Remembers what a memory of the same model saw, all or nothing; for `exchange.py`."""
         self._check_writable()
         with self._lock:
-            self._vault.add(records)
+            self._store.add(records)
 
     # ---- looking
 
     @property
-    def index_kind(self) -> Literal["exact", "binary"]:
-        """How neighbors are found now. Reads the vault if it has not been asked yet."""
+    def index_kind(self) -> str:
+        """How neighbors are found now: "exact", "binary", or on a server "hnsw"."""
         with self._lock:
             self._check_open()
-            return self._recall.index().kind
+            return self._store.index_kind
 
     def items(self) -> Iterator[Item]:
         """Gives all items ascending by id. Changes in between may show or not."""
         self._check_open()
-        return self._vault.items()
+        return self._store.items()
 
     def map(self) -> MemoryMap:
         """Lays the items out in two dimensions, by principal components of their vectors.
@@ -207,28 +205,27 @@ class VisualMemory(Asking, Forgetting):
         """
         self._check_open()
         with self._lock:
-            index = self._recall.index()
-            ids, rows = index.ids, index.rows
-        points, explained = project(rows)
-        return MemoryMap(tuple(ids.tolist()), points, explained)
+            ids, rows = self._store.vectors()
+            points, explained = project(rows)
+            return MemoryMap(tuple(ids.tolist()), points, explained)
 
     def stats(self) -> MemoryStats:
         """Counts what there is. One pass over the vault."""
         self._check_open()
-        labels = Counter(item.label for item in self._vault.items() if item.label is not None)
-        binding = self._vault.binding
+        store = self._store
+        labels = Counter(item.label for item in store.items() if item.label is not None)
         return MemoryStats(
-            items=self._vault.count(),
+            items=store.count(),
             labels=dict(sorted(labels.items())),
-            masks=self._vault.count_dense(),
-            bytes_on_disk=sum(entry.stat().st_size for entry in self.path.iterdir()),
-            embedder_name=binding.name,
-            embedder_sha256=binding.sha256,
-            image_size=binding.side,
+            masks=store.count_dense(),
+            bytes_on_disk=store.bytes_on_disk(),
+            embedder_name=store.binding.name,
+            embedder_sha256=store.binding.sha256,
+            image_size=store.binding.side,
             format_version=FORMAT_VERSION,
-            sealed=self._vault.sealed,
-            purge_pending=self._vault.purge_pending,
-            receipt_key=receipt_key(self._vault),
+            sealed=store.sealed,
+            purge_pending=store.purge_pending,
+            receipt_key=store.receipt_key(),
         )
 
     def verify(self) -> VerifyReport:
@@ -238,21 +235,21 @@ class VisualMemory(Asking, Forgetting):
             VaultLockedError: another process is writing all the time.
         """
         self._check_open()
-        problems = self._vault.problems()
+        problems = self._store.problems()
         if problems:
             return VerifyReport(ok=False, problems=tuple(problems), items=0, masks=0)
-        items, masks = self._vault.count(), self._vault.count_dense()
+        items, masks = self._store.count(), self._store.count_dense()
         return VerifyReport(ok=True, problems=(), items=items, masks=masks)
 
     def __len__(self) -> int:
         self._check_open()
-        return self._vault.count()
+        return self._store.count()
 
     def __repr__(self) -> str:
         if self._closed:
-            return f"VisualMemory({str(self.path)!r}, closed)"
-        name = self._vault.binding.name
-        return f"VisualMemory({str(self.path)!r}, embedder={name!r}, read_only={self.read_only})"
+            return f"VisualMemory({self.place!r}, closed)"
+        name = self._store.binding.name
+        return f"VisualMemory({self.place!r}, embedder={name!r}, read_only={self.read_only})"
 
     def __enter__(self) -> VisualMemory:
         return self

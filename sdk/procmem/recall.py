@@ -1,30 +1,27 @@
-"""What a memory holds, as it is searched: rows in working memory, in step with the ledger.
+"""What a vault holds, as it is searched: rows in working memory, in step with the ledger.
 
-Takes rows from `vault.py`, gives `memory.py` neighbors and what answers are judged by. All of it
-is a function of the items that the vault holds now, and is computed anew when they change.
+Takes rows from `vault.py`, gives `stores/local.py` neighbors. All of it is a function of the items
+that the vault holds now, and is computed anew when they change.
 
 Not safe to use from several threads: `memory.py` holds a lock around every call.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from datetime import datetime
+import math
+from collections.abc import Iterable, Sequence
 from functools import partial
 
 import numpy as np
 import numpy.typing as npt
 
-from procmem.calibration import Reliability, fit_reliability
 from procmem.columns import ItemColumns
 from procmem.dense import DenseBank, gather_bank
-from procmem.errors import InputError
 from procmem.index import Index, IndexKind
-from procmem.influence import Ranking
 from procmem.record import Item, Record
+from procmem.stores.contract import EVERYTHING, LeftOut, Where
 from procmem.types import Neighbor
 from procmem.vault import Vault
-from procmem.vote import Weighting, vote
 
 Flags = npt.NDArray[np.bool_]
 
@@ -125,8 +122,6 @@ class Recall:
     def _outdate(self) -> None:
         """Forgets what was computed from all items as they were."""
         self._voters: Flags | None = None
-        self._calibration: npt.NDArray[np.float32] | None = None
-        self._reliabilities: dict[tuple[int, Weighting], Reliability | None] = {}
 
     # ---- after index(), for the same items
 
@@ -140,93 +135,48 @@ class Recall:
         return Neighbor(id_, item.label, similarity, item.source)
 
     def nearest(
-        self, queries: npt.NDArray[np.float32], k: int, keep: Flags | None = None
+        self, queries: npt.NDArray[np.float32], k: int, where: Where = EVERYTHING
     ) -> list[tuple[Neighbor, ...]]:
-        """The at most k items nearest to each of (Q, D), among those of `keep` (N,) if given."""
-        ids, similarities = self._known().search(queries, k, keep=keep)
+        """The at most k items nearest to each of (Q, D)."""
+        ids, similarities = self._known().search(queries, k, keep=self.flags(where))
         return [
             tuple([self.neighbor(id_, near) for id_, near in zip(*found, strict=True)])
             for found in zip(ids.tolist(), similarities.tolist(), strict=True)
         ]
 
-    def where(self, keep: Callable[[Item], bool]) -> Flags:
-        """(N,) which rows of the index hold such items."""
-        return np.fromiter(map(keep, self._items), dtype=np.bool_, count=len(self._known()))
+    def flags(self, where: Where) -> Flags | None:
+        """(N,) which rows of the index hold such items; None for all."""
+        flags: Flags | None = None
+        if where.label is not None:
+            same = (label == where.label for label in self._items.labels)
+            flags = np.fromiter(same, dtype=np.bool_, count=len(self._known()))
+        elif where.labelled and not self._labelled().all():
+            flags = self._labelled()
+        if where.first_seconds > -math.inf or where.end_seconds < math.inf:
+            added = self._items.seconds
+            within = (where.first_seconds <= added) & (added < where.end_seconds)
+            flags = within if flags is None else flags & within
+        return flags
 
-    def labelled(self) -> Flags:
+    def _labelled(self) -> Flags:
         """(N,) which rows of the index have a label: those that vote."""
         if self._voters is None:
-            flags = (label is not None for label in self._items.labels)
-            self._voters = np.fromiter(flags, dtype=np.bool_, count=len(self._known()))
+            labels = (label is not None for label in self._items.labels)
+            self._voters = np.fromiter(labels, dtype=np.bool_, count=len(self._known()))
         return self._voters
 
-    def labels(self) -> list[str]:
-        """The label of every row, "" for none."""
-        return [label or "" for label in self._items.labels]
-
-    def ranking(self, query: npt.NDArray[np.float32], k: int) -> Ranking:
-        """The items with a label by similarity to a query (D,), read as far as needed."""
-        index, voting = self._known(), self.labelled()
-
-        def fetch(count: int) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.float32]]:
-            ids, similarities = index.search(query, max(1, count), keep=voting)
-            return np.searchsorted(index.ids, ids), similarities
-
-        return Ranking(fetch, size=int(voting.sum()), expected=k + 1)
-
-    def calibrated(
-        self, k: int, weighting: Weighting
-    ) -> tuple[npt.NDArray[np.float32], Reliability | None]:
-        """What answers are judged by: items asked with themselves left out.
-
-        Returns:
-            (n,) similarities of items to their nearest others, for novelty; and how far the
-            confidence of a vote of k can be trusted, None with too few labelled items.
-        """
-        key = (k, weighting)
-        if key not in self._reliabilities:
-            index, voting, labels = self._known(), self.labelled(), self.labels()
-            asked, rows, similarities = index.others(k, keep=voting)
-            if voting.all() and len(asked):
-                self._calibration = similarities[:, 0].copy()
-            winners = [
-                next(iter(vote(near, [labels[row] for row in own], weighting=weighting).items()))
-                for own, near in zip(rows.tolist(), similarities.tolist(), strict=True)
-            ]
-            right = [labels[row] == label for row, (label, _) in zip(asked, winners, strict=True)]
-            self._reliabilities[key] = fit_reliability([share for _, share in winners], right)
-        if self._calibration is None:
-            self._calibration = self._known().nearest_others()
-        return self._calibration, self._reliabilities[key]
+    def left_out(self, k: int, where: Where) -> LeftOut:
+        """Items of smallest id among those of `where`, each asked with itself left out."""
+        labels, flags = self._items.labels, self.flags(where)
+        asked, rows, similarities = self._known().others(k, keep=flags)
+        return LeftOut(
+            [labels[row] for row in asked.tolist()],
+            [[labels[row] for row in own] for own in rows.tolist()],
+            similarities,
+            complete=flags is None or bool(flags.all()),
+        )
 
     def _known(self) -> Index:
         if self._index is None:
             raise RuntimeError("index() is to be called first, under the same lock")
         return self._index
-
-
-def taught_between(
-    since: datetime | None, before: datetime | None
-) -> Callable[[Item], bool] | None:
-    """A test of when items were added, to the second, or None if both ends are open.
-
-    Args:
-        since: the first moment that counts; one without a time zone is in local time.
-        before: the first moment that does not.
-
-    Raises:
-        InputError: not a datetime, or `before` is not after `since`.
-    """
-    for name, value in (("since", since), ("before", before)):
-        if value is not None and not isinstance(value, datetime):
-            raise InputError(
-                f"{name} is {value!r:.80}, wanted a datetime, for example "
-                "datetime.now() - timedelta(days=30)"
-            )
-    if since is None and before is None:
-        return None
-    first = float("-inf") if since is None else since.timestamp()
-    end = float("inf") if before is None else before.timestamp()
-    if not first < end:
-        raise InputError(f"before ({before}) is not after since ({since}): no moment is between")
-    return lambda item: first <= item.added_seconds < end

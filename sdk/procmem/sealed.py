@@ -28,7 +28,7 @@ from procmem.rows import SEALED_SCHEMA, DamagedRowError, Row
 
 KEY_BYTES = 32
 _NONCE_BYTES = 12
-_ITEM_NONCE, _DENSE_NONCE = b"items\0\0\0\0\0\0\0", b"dense\0\0\0\0\0\0\0"
+ITEM_NONCE, DENSE_NONCE = b"items\0\0\0\0\0\0\0", b"dense\0\0\0\0\0\0\0"
 _FILL_BYTES = 256
 _NONE = 2**64 - 1
 
@@ -57,22 +57,19 @@ class SealedRows:
         """See `Rows`."""
         id_, vector, label, source, added_seconds = item
         key = os.urandom(KEY_BYTES)
-        box = AESGCM(key)
-        seconds = added_seconds.to_bytes(8, "big", signed=True)
-        text = canonical_bytes(vector, label, source, seconds)
-        text += bytes(-len(text) % _FILL_BYTES)
-        sealed = box.encrypt(_ITEM_NONCE, text, self._context(b"items", id_))
+        fields = (vector, label, source, added_seconds.to_bytes(8, "big", signed=True))
+        sealed = seal_fields(key, ITEM_NONCE, fields, context=self._context(b"items", id_))
         row = (id_, self._wrap(id_, key), sealed)
         if dense is None:
             return row, None
-        text = canonical_bytes(*dense[1:])
-        return row, (id_, box.encrypt(_DENSE_NONCE, text, self._context(b"dense", id_)))
+        context = self._context(b"dense", id_)
+        return row, (id_, seal_fields(key, DENSE_NONCE, dense[1:], context=context, fill=False))
 
     def unpack_item(self, row: Row) -> ItemValues:
         """See `Rows`."""
         id_, wrapped, sealed = row
-        text = self._open(id_, wrapped, sealed, b"items", _ITEM_NONCE)
-        vector, label, source, seconds = _fields(text, 4)
+        found = self._open(id_, wrapped, sealed, b"items", ITEM_NONCE, 4)
+        vector, label, source, seconds = found
         if vector is None or seconds is None:
             raise DamagedRowError(f"item {id_} lacks a value")
         return id_, vector, label, source, int.from_bytes(seconds, "big", signed=True)
@@ -80,7 +77,7 @@ class SealedRows:
     def unpack_dense(self, row: Row) -> DenseValues:
         """See `Rows`."""
         id_, wrapped, sealed = row
-        patches, mask = _fields(self._open(id_, wrapped, sealed, b"dense", _DENSE_NONCE), 2)
+        patches, mask = self._open(id_, wrapped, sealed, b"dense", DENSE_NONCE, 2)
         if patches is None or mask is None:
             raise DamagedRowError(f"item {id_} lacks patches or a mask")
         return id_, patches, mask
@@ -126,17 +123,53 @@ class SealedRows:
         except InvalidTag as error:
             raise DamagedRowError(f"the key of item {id_} is not what was stored") from error
 
-    def _open(self, id_: int, wrapped: object, sealed: object, table: bytes, nonce: bytes) -> bytes:
+    def _open(
+        self, id_: int, wrapped: object, sealed: object, table: bytes, nonce: bytes, count: int
+    ) -> list[bytes | None]:
         if not isinstance(sealed, bytes):
             raise DamagedRowError(f"a column of item {id_} has another type")
+        key = self._unwrap(id_, wrapped)
         try:
-            box = AESGCM(self._unwrap(id_, wrapped))
-            return box.decrypt(nonce, sealed, self._context(table, id_))
+            return open_fields(key, nonce, sealed, count, context=self._context(table, id_))
         except InvalidTag as error:
             raise DamagedRowError(f"item {id_} is not what was stored") from error
 
     def _context(self, table: bytes, id_: int) -> bytes:
         return b"procmem 2 " + table + b" " + id_.to_bytes(8, "big", signed=True) + self._model
+
+
+def seal_fields(
+    key: bytes,
+    nonce: bytes,
+    fields: Sequence[bytes | None],
+    *,
+    context: bytes,
+    fill: bool = True,
+) -> bytes:
+    """Encrypts an item's values by AES-256-GCM.
+
+    Args:
+        key: the item's, 32 bytes.
+        nonce: `ITEM_NONCE` or `DENSE_NONCE`, each used once under a key.
+        fields: the values.
+        context: what is authenticated with them.
+        fill: fill the text up to a multiple of 256 bytes, so that its length tells little.
+    """
+    text = canonical_bytes(*fields)
+    if fill:
+        text += bytes(-len(text) % _FILL_BYTES)
+    return AESGCM(key).encrypt(nonce, text, context)
+
+
+def open_fields(
+    key: bytes, nonce: bytes, sealed: bytes, count: int, *, context: bytes
+) -> list[bytes | None]:
+    """The `count` values that were given to `seal_fields`.
+
+    Raises:
+        InvalidTag: not what was sealed, or not under this key and context.
+    """
+    return _fields(AESGCM(key).decrypt(nonce, sealed, context), count)
 
 
 def _fields(text: bytes, count: int) -> list[bytes | None]:

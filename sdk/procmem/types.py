@@ -188,13 +188,16 @@ class ErasureReport:
         remaining: how many items the memory still holds.
         purged: True if the vault was rewritten without the items before the call returned. False
             means the purge is pending: the rows are deleted and zeroed, and the rewrite is
-            finished when the vault is next opened for writing.
+            finished when the vault is next opened for writing. Always False on a server.
         files_scanned: the names of the vault's files that were searched for remains.
         windows_checked: how many 16-byte windows of the erased data were looked for.
         windows_found: how many were found; 0 unless something is wrong.
         out_of_reach: what no software can vouch for, in words.
         receipt: signed proof of it, see `receipt.py`; None if it was not asked for, if nothing was
-            erased, if the purge is pending, or if it cannot be made (the log says why).
+            erased, if the purge is pending, or if it cannot be made (the log says why), and on a
+            server, for which nobody here can vouch.
+        on_server: True if the memory is on a server: the items are gone from every answer, and
+            their bytes when the server's own vacuum removes them; `out_of_reach` says more.
     """
 
     erased_ids: tuple[int, ...]
@@ -205,6 +208,7 @@ class ErasureReport:
     windows_found: int
     out_of_reach: tuple[str, ...]
     receipt: Receipt | None = None
+    on_server: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from procmem.influence import Ranking, changed_answers, smallest_change
+from procmem.types import Neighbor
 from procmem.vote import WEIGHTINGS, vote
 
 
@@ -21,11 +22,17 @@ def worlds(draw, most=9):
     return similarities, labels
 
 
-def ranking_of(similarities, *, expected=1):
-    def fetch(count):
-        return np.arange(count, dtype=np.intp), similarities[:count]
+def ranking_of(similarities, labels, *, expected=1):
+    """Of items whose ids are their places."""
+    voters = [
+        Neighbor(at, label, float(near), None)
+        for at, (near, label) in enumerate(zip(similarities, labels, strict=True))
+    ]
+    return Ranking(lambda count: voters[:count], expected=expected)
 
-    return Ranking(fetch, size=len(similarities), expected=min(expected, len(similarities)))
+
+def group_of(groups):
+    return lambda one: groups[one.id]
 
 
 def answer(similarities, labels, k, weighting, without=()):
@@ -40,8 +47,9 @@ def answer(similarities, labels, k, weighting, without=()):
 @given(worlds(), st.integers(1, 6), st.sampled_from(WEIGHTINGS))
 def test_no_smaller_set_of_items_changes_the_answer(world, k, weighting):
     similarities, labels = world
-    gone, after = smallest_change(ranking_of(similarities), labels, k, weighting=weighting)
+    gone, after = smallest_change(ranking_of(similarities, labels), k, weighting=weighting)
     usual = answer(similarities, labels, k, weighting)
+    gone = [one.id for one in gone]
     assert after != usual
     assert answer(similarities, labels, k, weighting, without=gone) == after
     for size in range(len(gone)):
@@ -63,50 +71,53 @@ def test_the_changes_are_those_of_deleting_each_group(world, k, weighting, data)
         after = answer(similarities, labels, k, weighting, without=members)
         if after != usual:
             wanted[group] = after
-    found = changed_answers(ranking_of(similarities), labels, groups, k, weighting=weighting)
+    ranking = ranking_of(similarities, labels)
+    found = changed_answers(ranking, group_of(groups), k, weighting=weighting)
     assert found == wanted
 
 
 def test_the_papers_count_lets_nobody_move_up():
     similarities = np.array([0.9, 0.8, 0.8, 0.8], dtype=np.float32)
-    labels, groups = ["a", "b", "b", "b"], [1, 2, 3, 4]
+    ranking = ranking_of(similarities, ["a", "b", "b", "b"])
+    groups = group_of([1, 2, 3, 4])
     # Without 2, item 3 moves up and the answer stays; in the paper's count nobody is left but 1.
-    exact = changed_answers(ranking_of(similarities), labels, groups, 2, weighting="rank")
-    paper = changed_answers(
-        ranking_of(similarities), labels, groups, 2, weighting="rank", protocol="paper"
-    )
+    exact = changed_answers(ranking, groups, 2, weighting="rank")
+    paper = changed_answers(ranking, groups, 2, weighting="rank", protocol="paper")
     assert exact == {1: "b"}
     assert paper == {1: "b"}
-    exact = changed_answers(ranking_of(similarities), labels, groups, 1)
-    paper = changed_answers(ranking_of(similarities), labels, groups, 1, protocol="paper")
+    exact = changed_answers(ranking, groups, 1)
+    paper = changed_answers(ranking, groups, 1, protocol="paper")
     assert (exact, paper) == ({1: "b"}, {1: None})
 
 
 def test_a_ranking_looks_no_farther_than_it_must():
     asked = []
-    similarities = np.linspace(1, 0, 1000, dtype=np.float32)
+    voters = [Neighbor(at, "a", 1 - at / 1000, None) for at in range(1000)]
 
     def fetch(count):
         asked.append(count)
-        return np.arange(count, dtype=np.intp), similarities[:count]
+        return voters[:count]
 
-    ranking = Ranking(fetch, size=1000, expected=5)
-    assert ranking.first(5)[0] == [0, 1, 2, 3, 4]
+    ranking = Ranking(fetch, expected=5)
+    assert ranking.first(5) == voters[:5]
     assert asked == [5]
-    assert ranking.first(5, without={0, 2}.__contains__)[0] == [1, 3, 4, 5, 6]
+    assert [one.id for one in ranking.first(5, without=lambda one: one.id in {0, 2})] == [
+        *(1, 3, 4, 5, 6)
+    ]
     assert len(asked) == 2
     assert max(asked) <= 20
-    assert ranking.first(2000)[0] == list(range(1000))
+    assert ranking.first(2000) == voters
 
 
 @pytest.mark.parametrize("weighting", WEIGHTINGS)
 def test_a_label_alone_leaves_nobody(weighting):
     similarities = np.array([0.5, 0.4, 0.3], dtype=np.float32)
-    gone, after = smallest_change(ranking_of(similarities), ["a"] * 3, 2, weighting=weighting)
-    assert (gone, after) == ([0, 1, 2], None)
+    ranking = ranking_of(similarities, ["a"] * 3)
+    gone, after = smallest_change(ranking, 2, weighting=weighting)
+    assert ([one.id for one in gone], after) == ([0, 1, 2], None)
 
 
 def test_nobody_can_change_no_answer():
-    empty = np.empty(0, dtype=np.float32)
-    assert smallest_change(ranking_of(empty), [], 3) == ([], None)
-    assert changed_answers(ranking_of(empty), [], [], 3) == {}
+    nobody = ranking_of([], [])
+    assert smallest_change(nobody, 3) == ([], None)
+    assert changed_answers(nobody, group_of([]), 3) == {}

@@ -317,17 +317,17 @@ def import_embeddings(
     head = dataset.head()
     if head is None:
         raise InputError(f"{os.fspath(place)} holds no embeddings; make them with procmem embed")
-    binding = memory._vault.binding
+    binding = memory._store.binding
     if (head.sha256, head.image_size) != (binding.sha256, binding.side):
         raise EmbedderMismatchError(
             f"{os.fspath(place)} holds embeddings by {head.model} (sha256 {head.sha256}, "
-            f"{head.image_size} pixels), {memory.path} is bound to {binding.name} (sha256 "
+            f"{head.image_size} pixels), {memory.place} is bound to {binding.name} (sha256 "
             f"{binding.sha256}, {binding.side} pixels); embed the images with that model"
         )
     added = 0
     for name in sorted(dataset.done()):
         part = dataset.read(name)
-        held = memory._vault.held(part.ids.tolist())
+        held = memory._store.held(part.ids.tolist())
         now = int(time.time())
         records = [
             Record(Item(id_, _label(source) if label_from_folder else None, source, now), vector)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from procmem.cli.group import progress_bar
-from procmem.cli.options import Settings, open_memory, shared_options, write_json
+from procmem.cli.options import Settings, open_memory, shared_options, shown, write_json
 from procmem.cli.text import count
 
 if TYPE_CHECKING:
@@ -57,14 +57,14 @@ def add(
                     show(len(done), total)
         except KeyboardInterrupt:
             interrupted = True
-        held = len(memory)
+        held, vault = len(memory), shown(settings, memory)
     added = [taught for taught in done if taught.id is not None]
     failed = [taught for taught in done if taught.reason is not None]
     known = len(done) - len(added) - len(failed)
     if settings.as_json:
         write_json(
             {
-                "vault": str(settings.vault),
+                "vault": vault,
                 "added": [
                     {"id": str(one.id), "label": one.label, "source": str(one.photo.path)}
                     for one in added
@@ -76,7 +76,7 @@ def add(
             }
         )
     else:
-        _describe(added, failed, known=known, held=held, vault=settings.vault)
+        _describe(added, failed, known=known, held=held, vault=vault)
     if interrupted:
         click.echo(
             f"stopped: {count(len(added), 'photo')} of this run are remembered, "
@@ -95,7 +95,7 @@ def _describe(
     *,
     known: int,
     held: int,
-    vault: Path | None,
+    vault: str,
 ) -> None:
     labels = {one.label for one in added if one.label is not None}
     masks = sum(one.masked for one in added)

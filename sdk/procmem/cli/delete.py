@@ -112,7 +112,9 @@ def delete(
         if receipt_file is not None and report.receipt is not None:
             click.echo(f"receipt: {receipt_file}")
     if receipt_file is not None and report.receipt is None:
-        click.echo("no receipt: the purge is pending, or the vault's key is damaged", err=True)
+        why = "the memory is on a server" if report.on_server else "the purge is pending, or the "
+        why += "" if report.on_server else "vault's key is damaged"
+        click.echo(f"no receipt: {why}", err=True)
         raise SystemExit(1)
     if report.windows_found:
         raise SystemExit(1)

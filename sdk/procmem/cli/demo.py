@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from procmem.cli.group import progress_bar
-from procmem.cli.options import Settings, open_embedder, shared_options, write_json
+from procmem.cli.options import Settings, folder_of, open_embedder, shared_options, write_json
 from procmem.cli.text import (
     answer_as_json,
     count,
@@ -81,7 +81,7 @@ def demo(settings: Settings, photos: Path | None, out: Path, *, page: bool, port
         crops = scratch / "crops"
         crops.mkdir()
         lessons = public_domain_lessons(crops) if photos is None else folder_lessons(photos, crops)
-        vault = settings.vault or scratch / "vault"
+        vault = folder_of(settings, "the demo") or scratch / "vault"
         with open_embedder(replace(settings, vault=vault)) as embedder:
             told = _Telling(lessons, embedder, vault, out, own_photos=photos is not None)
             told.quiet = settings.as_json
@@ -90,7 +90,7 @@ def demo(settings: Settings, photos: Path | None, out: Path, *, page: bool, port
                 told.recognize(memory)
                 told.segment(memory)
                 told.forget(memory, scratch / "twin")
-        told.end(kept=settings.vault)
+        told.end(kept=folder_of(settings, "the demo"))
     if settings.as_json:
         write_json(told.document)
     if told.failed:

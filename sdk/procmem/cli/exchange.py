@@ -25,10 +25,10 @@ def export_command(settings: Settings, file: Path, ids: tuple[int, ...]) -> None
 
     with open_memory(settings, read_only=True) as memory, progress_bar("exporting") as show:
         written = export_items(memory, file, ids=ids or None, progress=show)
-        path = memory.path
+        path = memory.place
     size = file.stat().st_size
     if settings.as_json:
-        write_json({"vault": str(path), "file": str(file), "items": written, "bytes": size})
+        write_json({"vault": path, "file": str(file), "items": written, "bytes": size})
         return
     click.echo(f"exported {count(written, 'item')} to {file} ({size / 1e6:.2f} MB)")
     click.echo("it is a copy that `procmem delete` does not reach", err=True)
@@ -53,8 +53,8 @@ def import_command(settings: Settings, file: Path) -> None:
             from procmem.exchange import import_items
 
             new = len(import_items(memory, file, progress=show))
-        held, path = len(memory), memory.path
+        held, path = len(memory), memory.place
     if settings.as_json:
-        write_json({"vault": str(path), "file": str(file), "imported": new, "items": held})
+        write_json({"vault": path, "file": str(file), "imported": new, "items": held})
         return
     click.echo(f"imported {count(new, 'item')}; {path} now holds {count(held, 'item')}")

@@ -14,6 +14,7 @@ from click.core import ParameterSource
 
 from procmem.backends.devices import DEVICES
 from procmem.errors import InputError, VaultFormatError
+from procmem.stores.address import is_address
 
 if TYPE_CHECKING:
     from procmem.embedder import Embedder
@@ -30,7 +31,8 @@ class Settings:
     """What the shared options say.
 
     Attributes:
-        vault: folder of the memory, or None if the option was not given and has no default.
+        vault: folder of the memory, its address on a server, or None if the option was not given
+            and has no default.
         vault_key: of a sealed memory, "keystore" or a key file; None for one that is not.
         model: name of a bundled model or path of an .onnx file; None for the default.
         image_size: side of what the model sees, pixels; None for the memory's, or the model's own.
@@ -38,7 +40,7 @@ class Settings:
         as_json: True if stdout is to be one JSON document.
     """
 
-    vault: Path | None
+    vault: Path | str | None
     vault_key: str | None
     model: str | None
     image_size: int | None
@@ -82,7 +84,7 @@ def shared_options(
             given = {name: _given(name, kwargs.pop(name, None)) for name in _SHARED}
             folder = given["vault"] or default_vault
             settings = Settings(
-                vault=None if folder is None else Path(folder),
+                vault=folder if folder is None or is_address(folder) else Path(folder),
                 vault_key=given["vault_key"],
                 model=given["model"],
                 image_size=given["image_size"] if model else None,
@@ -123,7 +125,7 @@ def open_memory(settings: Settings, *, read_only: bool) -> VisualMemory:
 
     if settings.vault is None:
         raise InputError("no vault was named; add --vault FOLDER")
-    if read_only and not settings.vault.is_dir():
+    if read_only and isinstance(settings.vault, Path) and not settings.vault.is_dir():
         raise VaultFormatError(
             f"there is no memory at {settings.vault}; teach it first with "
             "`procmem add PHOTOS`, or name another with --vault"
@@ -136,6 +138,22 @@ def open_memory(settings: Settings, *, read_only: bool) -> VisualMemory:
         read_only=read_only,
         key=settings.vault_key,
     )
+
+
+def folder_of(settings: Settings, what: str) -> Path | None:
+    """The vault's folder, for a command that needs one.
+
+    Raises:
+        InputError: it is on a server; `what` says what cannot be done there.
+    """
+    if isinstance(settings.vault, str):
+        raise InputError(f"{what} needs the folder of a vault; give one with --vault")
+    return settings.vault
+
+
+def shown(settings: Settings, memory: VisualMemory) -> str:
+    """The vault as it was named, or its address without the password."""
+    return str(settings.vault) if isinstance(settings.vault, Path) else memory.place
 
 
 def open_embedder(settings: Settings) -> Embedder:
@@ -165,8 +183,8 @@ def _vault_option(default: str | None) -> Command:
     return click.option(
         "--vault",
         type=click.Path(file_okay=False),
-        metavar="FOLDER",
-        help="Folder of the memory." + note,
+        metavar="FOLDER|ADDRESS",
+        help="Folder of the memory, or its address on a server." + note,
     )
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from procmem.cli.options import Settings, open_embedder, write_json
+from procmem.cli.options import Settings, open_embedder, shown, write_json
 from procmem.cli.text import count
 from procmem.errors import MissingExtraError
 
@@ -53,11 +53,17 @@ def show_page(settings: Settings, photos: Path | None, port: int) -> None:
 
         def announce() -> None:
             if settings.as_json:
-                write_json({"url": server.url, "vault": str(vault), "items": len(memory)})
+                write_json(
+                    {
+                        "url": server.url,
+                        "vault": shown(replace(settings, vault=vault), memory),
+                        "items": len(memory),
+                    }
+                )
                 return
             click.echo(f"open {server.url}")
             kept = (
-                f"what is taught stays in {vault}"
+                f"what is taught stays in {memory.place}"
                 if settings.vault
                 else "the memory is thrown away at the end; keep one with --vault FOLDER"
             )

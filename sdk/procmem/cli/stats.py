@@ -18,14 +18,14 @@ def stats(settings: Settings) -> None:
     """Say what the memory holds, how large it is, and which model it belongs to."""
     with open_memory(settings, read_only=True) as memory:
         held = memory.stats()
-        path = memory.path
+        path = memory.place
     if settings.as_json:
-        document = {"vault": str(path), **dataclasses.asdict(held)}
+        document = {"vault": path, **dataclasses.asdict(held)}
         document["labels"] = dict(held.labels)
         write_json(document)
         return
     rows = [
-        ("vault", str(path)),
+        ("vault", path),
         ("items", f"{held.items:,}"),
         ("masks", f"{held.masks:,}"),
         ("size", f"{held.bytes_on_disk / 1e6:.2f} MB"),

@@ -89,6 +89,7 @@ def report_as_json(report: ErasureReport) -> dict[str, Any]:
         "erased_ids": [str(number) for number in report.erased_ids],
         "remaining": report.remaining,
         "purged": report.purged,
+        "on_server": report.on_server,
         "files_scanned": list(report.files_scanned),
         "windows_checked": report.windows_checked,
         "windows_found": report.windows_found,
@@ -99,19 +100,26 @@ def report_as_json(report: ErasureReport) -> dict[str, Any]:
 
 def describe_report(report: ErasureReport) -> str:
     """An erasure report in words."""
-    files = ", ".join(report.files_scanned) or "no file"
     lines = [
         f"forgot {count(len(report.erased_ids), 'item')}; "
         f"{count(report.remaining, 'item')} remain" + ("s" if report.remaining == 1 else ""),
-        (
-            "purged: the vault's file was rewritten without them"
-            if report.purged
-            else "purge pending: the items are deleted and zeroed; the vault's file is rewritten "
-            "when it is next opened for writing"
-        ),
-        f"residue: {report.windows_found:,} of {report.windows_checked:,} 16-byte windows of the "
-        f"erased data found in {files}",
     ]
+    if report.on_server:
+        lines.append(
+            "deleted on the server: gone from every answer; it removes the bytes by its own rules"
+        )
+    else:
+        files = ", ".join(report.files_scanned) or "no file"
+        lines += [
+            (
+                "purged: the vault's file was rewritten without them"
+                if report.purged
+                else "purge pending: the items are deleted and zeroed; the vault's file is "
+                "rewritten when it is next opened for writing"
+            ),
+            f"residue: {report.windows_found:,} of {report.windows_checked:,} 16-byte windows of "
+            f"the erased data found in {files}",
+        ]
     if report.out_of_reach:
         lines.append("not in the reach of any program:")
         lines += [f"  - {text}" for text in report.out_of_reach]

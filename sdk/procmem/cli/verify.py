@@ -103,11 +103,11 @@ def verify(
         return
     with open_memory(settings, read_only=True) as memory:
         report = memory.verify()
-        path = memory.path
+        path = memory.place
     if settings.as_json:
         write_json(
             {
-                "vault": str(path),
+                "vault": path,
                 "ok": report.ok,
                 "items": report.items,
                 "masks": report.masks,

@@ -110,7 +110,7 @@ class Desk:
             "labels": dict(stats.labels),
             "bytes_on_disk": stats.bytes_on_disk,
             "sealed": stats.sealed,
-            "vault": str(self.memory.path),
+            "vault": self.memory.place,
             "model": manifest.name,
             "images_seen": manifest.origin.images_seen,
             "device": self.embedder.device,

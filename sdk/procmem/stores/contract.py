@@ -58,11 +58,13 @@ class LeftOut:
         labels: of the n items that were asked.
         neighbor_labels: of the K nearest others of each, nearest first.
         similarities: (n, K) float32, of these.
+        complete: True if no item of the memory was passed over: all could be asked and answer.
     """
 
     labels: Sequence[str | None]
     neighbor_labels: Sequence[Sequence[str | None]]
     similarities: npt.NDArray[np.float32]
+    complete: bool
 
 
 class Store(Protocol):
@@ -181,7 +183,7 @@ class Store(Protocol):
         ...
 
     def vectors(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float16]]:
-        """Ids (N,) ascending and vectors (N, D) of all items; a copy that the caller may keep."""
+        """Ids (N,) ascending and vectors (N, D) of all items; do not keep them beyond the lock."""
         ...
 
     def bank(self) -> DenseBank:

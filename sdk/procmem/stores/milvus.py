@@ -15,6 +15,8 @@ What holds, and what does not:
 - Writers take turns, however many processes and machines there are, so no id is used twice.
 - A reader sees what was done when its call began. While more than 5,000 items are being deleted, a
   query that began before that may miss some of them already.
+- What arrives after its writer failed never counts, but stays until the next failed writer is
+  cleaned up after, or its id is deleted.
 - `insert` and `delete` return when the server has acknowledged every row. A server with its
   default write-ahead log has them on disk then; milvus-lite hands them to the operating system, so
   they survive a killed process, but not a power cut.
@@ -25,7 +27,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -42,16 +44,19 @@ from procmem.stores.contract import Where
 from procmem.stores.milvus_address import parse_address
 from procmem.stores.milvus_client import KEYS_AT_ONCE, MilvusConnection
 from procmem.stores.milvus_journal import JOURNAL_LAYOUT, MilvusJournal, Turn
-from procmem.stores.milvus_reader import BYTES_AT_ONCE, ROWS_AT_ONCE, MilvusReader
+from procmem.stores.milvus_reader import MilvusReader
 from procmem.stores.milvus_rows import (
     ITEM_FIELDS,
+    ROWS_AT_ONCE,
     condition,
     item_layout,
-    item_rows,
     one_of,
+    packed,
     piece_layout,
 )
 from procmem.stores.table import StoredItem, StoredMask, batches
+
+T = TypeVar("T")
 
 LAYOUT_VERSION = 1
 _MOST_HITS = 16_384  # the largest limit of a search on Milvus
@@ -63,6 +68,7 @@ class MilvusTable:
 
     Args:
         address: see `milvus_address.py`.
+        read_only: make no file; what else is written is the caller's to refuse.
         timeout_seconds: of each call to the server.
         lease_seconds: after which a writer that shows no sign of life is taken for dead.
         wait_seconds: how long a change waits for other writers; twice the lease unless given.
@@ -72,12 +78,14 @@ class MilvusTable:
         MissingExtraError: pymilvus is not installed.
         VaultServerError: the server cannot be reached or refuses, or is too old.
         VaultLockedError: a milvus-lite file that is open elsewhere.
+        VaultFormatError: a file that is another program's, or none where none is to be made.
     """
 
     def __init__(
         self,
         address: str,
         *,
+        read_only: bool = False,
         timeout_seconds: float = 10.0,
         lease_seconds: float = 40.0,
         wait_seconds: float | None = None,
@@ -87,7 +95,9 @@ class MilvusTable:
         self._items, self._pieces, self._log = (
             f"procmem_{where.memory}_{part}" for part in ("items", "pieces", "journal")
         )
-        self._connection = MilvusConnection(where, timeout_seconds=timeout_seconds)
+        self._connection = MilvusConnection(
+            where, read_only=read_only, timeout_seconds=timeout_seconds
+        )
         self._journal = MilvusJournal(
             self._connection,
             self._log,
@@ -115,8 +125,7 @@ class MilvusTable:
                 "upgrade procmem on the machine where it is older"
             )
         self._width = int(head["width"])
-        layouts = {self._items: item_layout(self._width), self._pieces: piece_layout()}
-        for collection, layout in layouts.items():
+        for collection, layout in self._layouts(self._width):
             if not self._connection.holds(collection, layout):
                 raise VaultFormatError(
                     f"{self.place} has lost its collection {collection}; restore it from a backup"
@@ -134,8 +143,7 @@ class MilvusTable:
         self._connection.load(self._log)
         with self._turn() as turn:
             if self._journal.head() is None:
-                layouts = {self._items: item_layout(width), self._pieces: piece_layout()}
-                for collection, layout in layouts.items():
+                for collection, layout in self._layouts(width):
                     self._connection.holds(collection, layout)
                     self._connection.make(collection, layout)
                     self._connection.load(collection)
@@ -148,6 +156,9 @@ class MilvusTable:
                 self._journal.write_head(content, turn)
         self.head()
 
+    def _layouts(self, width: int) -> list[tuple[str, dict[str, str]]]:
+        return [(self._items, item_layout(width)), (self._pieces, piece_layout())]
+
     def state(self) -> int:
         """Is larger after every change, by whomever."""
         return self._journal.view().state
@@ -157,10 +168,11 @@ class MilvusTable:
         found = self._connection.bytes_on_disk()
         if found is not None:
             return found
-        # A server does not say: vectors and their copy in the index, and texts as they are kept.
         rows = self._connection.count(self._items, "id > 0")
         pieces = self._connection.count(self._pieces, "position >= 0")
-        return rows * (8 * self._width + 256) + pieces * 64_000
+        entries = self._connection.count(self._log, "number >= 0")
+        # Vectors and their copy in the index, texts as they are kept.
+        return rows * (8 * self._width + 256) + pieces * 64_000 + entries * 256
 
     def error_bound(self) -> float:
         """How far a similarity of the server is from the true one at most."""
@@ -283,7 +295,8 @@ class MilvusTable:
         """Stores rows that do not count yet; False if there were none."""
         taken: set[int] = set()
         stored = pieces = 0
-        for rows, parts in self._packed(items, turn):
+        groups = packed(self._alive(items, turn), turn.number, width=self._width)
+        for rows, parts in groups:
             ids = [row["id"] for row in rows]
             used = taken.intersection(ids) | self._reader.held(ids, turn.view)
             used |= {id_ for id_, times in Counter(ids).items() if times > 1}
@@ -307,30 +320,11 @@ class MilvusTable:
                     )
         return stored > 0
 
-    def _packed(
-        self, items: Iterable[tuple[StoredItem, StoredMask | None]], turn: Turn
-    ) -> Iterator[tuple[list[dict[str, Any]], list[dict[str, Any]]]]:
-        """Rows of items and their pieces, some at a time."""
-        rows: list[dict[str, Any]] = []
-        pieces: list[dict[str, Any]] = []
-        size = 0
-        for item, mask in items:
-            if item.vector.shape != (self._width,):
-                raise InputError(
-                    f"the vector of id {item.id} has shape {item.vector.shape}, {self.place} "
-                    f"wants ({self._width},); nothing was added: use the memory's own model"
-                )
-            row, parts = item_rows(item, mask, turn.number)
-            rows.append(row)
-            pieces += parts
-            size += 4 * self._width + sum(len(part["data"]) for part in parts)
-            size += sum(len(row[name]) for name in ("label", "source", "sealed"))
-            if len(rows) == ROWS_AT_ONCE or size > BYTES_AT_ONCE:
-                yield rows, pieces
-                rows, pieces, size = [], [], 0
+    def _alive(self, items: Iterable[T], turn: Turn) -> Iterator[T]:
+        """The same, while others are shown that the writer is at work."""
+        for item in items:
             self._journal.renew(turn)
-        if rows:
-            yield rows, pieces
+            yield item
 
     def _remove(self, ids: Sequence[int], turn: Turn) -> None:
         """Deletes all rows of these ids, those that never counted too."""

@@ -23,6 +23,7 @@ from typing import Any
 
 from procmem.errors import (
     MissingExtraError,
+    VaultClosedError,
     VaultFormatError,
     VaultLockedError,
     VaultReadOnlyError,
@@ -39,22 +40,27 @@ class MilvusConnection:
 
     Args:
         address: of the server or file.
+        read_only: make no file.
         timeout_seconds: of each call.
 
     Raises:
         MissingExtraError: pymilvus, or for a file milvus-lite, is not installed.
         VaultServerError: the server cannot be reached or refuses.
         VaultLockedError: another process or object has the file open.
+        VaultFormatError: the file is another program's, or is not there and shall not be made.
     """
 
-    def __init__(self, address: Address, *, timeout_seconds: float) -> None:
+    def __init__(self, address: Address, *, read_only: bool, timeout_seconds: float) -> None:
         self.place = address.place
         self._address = address
         self._timeout_seconds = timeout_seconds
         self._pymilvus = _import_pymilvus()
         self._client: Any = None
         self._loaded: list[str] = []
-        self._file = None if address.path is None else _ServedFile(address.path, self.place)
+        self._closed = False
+        self._file = None
+        if address.path is not None:
+            self._file = _ServedFile(address.path, self.place, read_only=read_only)
         try:
             self._connected()
         except BaseException:
@@ -129,7 +135,7 @@ class MilvusConnection:
     def load(self, collection: str) -> None:
         """Lets the server answer from it, from now on and over every new connection."""
         with self._errors() as client:
-            client.load_collection(collection, timeout=self._timeout_seconds)
+            self._load(client, collection)
         if collection not in self._loaded:
             self._loaded.append(collection)
 
@@ -204,6 +210,7 @@ class MilvusConnection:
 
     def close(self) -> None:
         """Ends the connection, and the service of a file. Again is fine."""
+        self._closed = True
         self._drop_client()
         if self._file is not None:
             self._file.close()
@@ -211,6 +218,8 @@ class MilvusConnection:
     # ---- how
 
     def _connected(self) -> Any:
+        if self._closed:
+            raise VaultClosedError(f"the memory at {self.place} is closed; open it again")
         if self._client is None:
             address = self._address
             scheme = "https" if address.secure else "http"
@@ -226,8 +235,14 @@ class MilvusConnection:
                 )
                 self._check_version(self._client.get_server_version())
                 for collection in self._loaded:  # a server may forget that when it starts anew
-                    self._client.load_collection(collection, timeout=self._timeout_seconds)
+                    self._load(self._client, collection)
         return self._client
+
+    def _load(self, client: Any, collection: str) -> None:
+        limit = self._timeout_seconds
+        # One who may only read is not let to load what is loaded.
+        if client.get_load_state(collection, timeout=limit)["state"].name != "Loaded":
+            client.load_collection(collection, timeout=limit)
 
     def _check_version(self, version: str) -> None:
         numbers = version.rpartition("milvus-lite-")[2].lstrip("v").split(".")[:2]
@@ -293,7 +308,7 @@ class _ServedFile:
     milvus-lite has no locks around writing: calls at a time could lose rows of each other.
     """
 
-    def __init__(self, path: Path, place: str) -> None:
+    def __init__(self, path: Path, place: str, *, read_only: bool) -> None:
         try:
             from milvus_lite import DataDirLockedError, MilvusLite
             from milvus_lite.adapter.grpc.servicer import MilvusServicer
@@ -308,6 +323,10 @@ class _ServedFile:
         if path.exists() and not path.is_dir():
             raise VaultFormatError(
                 f"{place} is a file of an older milvus-lite or of another program; use another name"
+            )
+        if read_only and not path.exists():
+            raise VaultFormatError(
+                f"there is no file {place}; check the address, or open it for writing to make one"
             )
         if not path.parent.is_dir():
             raise VaultReadOnlyError(f"{place}: there is no folder {path.parent}; make it first")

@@ -13,7 +13,9 @@ from procmem.errors import VaultFormatError
 from procmem.stores.milvus_client import MilvusConnection
 from procmem.stores.milvus_journal import MilvusJournal, View
 from procmem.stores.milvus_rows import (
+    BYTES_AT_ONCE,
     PIECE_FIELDS,
+    ROWS_AT_ONCE,
     item_of,
     joined,
     mask_bytes,
@@ -24,9 +26,6 @@ from procmem.stores.milvus_rows import (
 from procmem.stores.table import StoredItem, StoredMask, batches
 
 T = TypeVar("T")
-
-ROWS_AT_ONCE = 1_000
-BYTES_AT_ONCE = 8 << 20  # far below the 64 MB of a message
 
 
 class MilvusReader:

@@ -24,6 +24,8 @@ from procmem.errors import InputError, VaultFormatError
 from procmem.stores.contract import Where
 from procmem.stores.table import StoredItem, StoredMask
 
+ROWS_AT_ONCE = 1_000
+BYTES_AT_ONCE = 8 << 20  # far below the 64 MB of a message
 TEXT_CHARACTERS = 65_535  # the longest VARCHAR of Milvus
 PIECE_BYTES = 48_000  # 64,000 characters
 _INLINE_BYTES = 6_000  # so that a page of a thousand rows stays far below a message's limit
@@ -54,6 +56,35 @@ def piece_layout() -> dict[str, str]:
 PLACEHOLDER = {"vector": "FLOAT_VECTOR 2"}
 NOWHERE = [1.0, 0.0]
 """What stands in `PLACEHOLDER`; nobody searches it."""
+
+
+def packed(
+    items: Iterable[tuple[StoredItem, StoredMask | None]], batch: int, *, width: int
+) -> Iterator[tuple[list[dict[str, Any]], list[dict[str, Any]]]]:
+    """Rows of items and their pieces, as many at a time as fit a message.
+
+    Raises:
+        InputError: a vector has another width, or a label is too long to be looked for.
+    """
+    rows: list[dict[str, Any]] = []
+    pieces: list[dict[str, Any]] = []
+    size = 0
+    for item, mask in items:
+        if item.vector.shape != (width,):
+            raise InputError(
+                f"the vector of id {item.id} has shape {item.vector.shape}, the memory wants "
+                f"({width},); nothing was added: use its own model"
+            )
+        row, parts = item_rows(item, mask, batch)
+        rows.append(row)
+        pieces += parts
+        size += 4 * width + sum(len(part["data"]) for part in parts)
+        size += sum(len(row[name]) for name in ("label", "source", "sealed"))
+        if len(rows) == ROWS_AT_ONCE or size > BYTES_AT_ONCE:
+            yield rows, pieces
+            rows, pieces, size = [], [], 0
+    if rows:
+        yield rows, pieces
 
 
 def item_rows(

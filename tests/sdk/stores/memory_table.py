@@ -94,7 +94,7 @@ class MemoryTable:
         return 1e-12
 
     def bytes_on_disk(self):
-        return 0
+        return sum(item.vector.nbytes for item in self.rows.items.values())
 
     def out_of_reach(self):
         return ()

@@ -32,6 +32,7 @@ from tests.sdk.stores.samples import (
 from procmem.errors import (
     InputError,
     MissingExtraError,
+    VaultClosedError,
     VaultFormatError,
     VaultLockedError,
     VaultReadOnlyError,
@@ -622,6 +623,14 @@ def test_an_old_server_is_refused(refusing, version):
         MilvusTable(f"milvus://127.0.0.1:{refusing.port}", timeout_seconds=5)
 
 
+def test_after_closing_it_says_so(connect):
+    table = connect()
+    table.close()
+    for call in (table.count, table.head, lambda: table.insert([(item(1), None)])):
+        with pytest.raises(VaultClosedError, match="is closed; open it again"):
+            call()
+
+
 # ---- files of milvus-lite
 
 
@@ -646,7 +655,10 @@ def test_a_file_keeps_what_was_acknowledged_and_serves_one_at_a_time(file):
     again.close()
 
 
-def test_a_file_that_cannot_be_is_refused(tmp_path, file):
+def test_a_file_that_cannot_be_is_refused(tmp_path):
+    with pytest.raises(VaultFormatError, match="there is no file"):
+        MilvusTable(f"milvus://{tmp_path}/none.db", read_only=True)
+    assert list(tmp_path.iterdir()) == []
     with pytest.raises(VaultReadOnlyError, match="no folder"):
         MilvusTable(f"milvus://{tmp_path}/none/a.db")
     (tmp_path / "old.db").write_bytes(b"SQLite format 3\0")
