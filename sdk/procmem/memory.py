@@ -39,13 +39,14 @@ from procmem.types import MemoryMap, MemoryStats, VerifyReport
 
 
 class VisualMemory(Asking, Forgetting):
-    """A folder of remembered images that can be asked and can forget.
+    """Remembered images, in a folder or on a server, that can be asked and can forget.
 
     Safe to use from several threads. Works as a context manager; `close` gives up the right to
     write, which only one object may hold at a time.
 
     Args:
-        path: the vault's folder; made, with its parents, if it is missing.
+        path: the vault's folder; made, with its parents, if it is missing. Or the address of a
+            memory on a server, "postgresql://...": docs/shared-memories.md says what differs.
         embedder: the model: an `Embedder`, a bundled model's name or a model file's path. None
             takes the bundled one that the vault was made with, and opens it when it is first
             needed; looking, counting and deleting need no model at all. A new vault is bound to
@@ -62,7 +63,8 @@ class VisualMemory(Asking, Forgetting):
             then encrypted under a key of its own, and deleting destroys that key, in old copies of
             the vault too; see docs/laws.md. Whoever loses the key loses the memory.
         index: how neighbors are found: "exact"; "binary", which compares signs first, is faster in
-            a large memory and finds nearly all; "auto" takes it from 50,000 items on.
+            a large memory and finds nearly all; "auto" takes it from 50,000 items on. On a server
+            "exact", or "auto", which asks the server's graph from 50,000 items on.
 
     Attributes:
         place: the folder, absolute, or the address without its password.

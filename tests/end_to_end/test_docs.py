@@ -25,6 +25,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 from PIL import Image
+from tests.postgres_server import postgres_server
 
 import procmem
 import procmem.cli
@@ -121,10 +122,16 @@ def with_vectors(_: Path) -> Iterator[dict[str, Any]]:
     }
 
 
+def with_address(_: Path) -> Iterator[dict[str, Any]]:
+    with postgres_server() as server:
+        yield {"address": f"{server.get_uri()}&memory=family"}
+
+
 PREPARED: dict[str, Callable[[Path], Iterator[dict[str, Any]]]] = {
     "docs/how-to.md": with_memory,
     "docs/camera.md": with_camera,
     "docs/kernel.md": with_vectors,
+    "docs/shared-memories.md": with_address,
 }
 
 

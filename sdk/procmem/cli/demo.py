@@ -74,6 +74,7 @@ def demo(settings: Settings, photos: Path | None, out: Path, *, page: bool, port
         return
     if port:
         raise click.UsageError("--port is of the page; add --page")
+    kept = folder_of(settings, "the demo")
     from procmem.cli.lessons import folder_lessons, public_domain_lessons
 
     with tempfile.TemporaryDirectory(prefix="procmem-demo-") as name:
@@ -81,7 +82,7 @@ def demo(settings: Settings, photos: Path | None, out: Path, *, page: bool, port
         crops = scratch / "crops"
         crops.mkdir()
         lessons = public_domain_lessons(crops) if photos is None else folder_lessons(photos, crops)
-        vault = folder_of(settings, "the demo") or scratch / "vault"
+        vault = kept or scratch / "vault"
         with open_embedder(replace(settings, vault=vault)) as embedder:
             told = _Telling(lessons, embedder, vault, out, own_photos=photos is not None)
             told.quiet = settings.as_json
@@ -90,7 +91,7 @@ def demo(settings: Settings, photos: Path | None, out: Path, *, page: bool, port
                 told.recognize(memory)
                 told.segment(memory)
                 told.forget(memory, scratch / "twin")
-        told.end(kept=folder_of(settings, "the demo"))
+        told.end(kept=kept)
     if settings.as_json:
         write_json(told.document)
     if told.failed:

