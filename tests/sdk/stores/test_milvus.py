@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 from pymilvus.grpc_gen import common_pb2, milvus_pb2, milvus_pb2_grpc
 from tests.sdk.stores.lite_server import LiteServer
+from tests.sdk.stores.memory_table import similarity
 from tests.sdk.stores.samples import (
     HEAD,
     WIDTH,
@@ -685,7 +686,6 @@ WHOLE_PATH = """
 import os, pathlib, sys
 from procmem.stores.milvus import MilvusTable
 from procmem.stores.contract import EVERYTHING
-from tests.sdk.stores.memory_table import similarity
 from tests.sdk.stores.samples import HEAD, WIDTH, item, mask, query_of
 table = MilvusTable(f"milvus://{sys.argv[1]}")
 table.create(HEAD, width=WIDTH)
