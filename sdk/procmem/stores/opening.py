@@ -161,7 +161,14 @@ def _postgres(address: str, read_only: bool) -> Table:
     return PostgresTable(address, read_only=read_only)
 
 
+def _milvus(address: str, read_only: bool) -> Table:
+    from procmem.stores.milvus import MilvusTable
+
+    return MilvusTable(address, read_only=read_only)
+
+
 _SERVERS: dict[str, Callable[[str, bool], Table]] = {
     "postgresql": _postgres,
     "postgres": _postgres,
+    "milvus": _milvus,
 }

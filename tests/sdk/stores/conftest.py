@@ -1,17 +1,22 @@
-"""A real PostgreSQL, started once, and the memories that every test of the contract opens."""
+"""Real servers, started once, and what every test of the contracts opens on them."""
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from tests.postgres_server import postgres_server
+from tests.sdk.stores.lite_server import LiteServer
+from tests.sdk.stores.memory_table import MemoryTable, Rows
 from tests.toy_embedder import EMBEDDER
 
 from procmem.memory import VisualMemory
+from procmem.stores.milvus import MilvusTable
+from procmem.stores.postgres import PostgresTable
+from procmem.stores.table import Table
 
 _numbers = itertools.count()
 
@@ -25,10 +30,49 @@ def postgres() -> Iterator[Any]:
 
 def memory_address(server: Any, name: str | None = None) -> str:
     """Of a memory of its own on the server."""
-    return f"{server.get_uri()}&memory={name or f'memory_{next(_numbers)}'}"
+    name = name or f"memory_{next(_numbers)}"
+    if isinstance(server, LiteServer):
+        return server.address(name)
+    return f"{server.get_uri()}&memory={name}"
 
 
-@pytest.fixture(params=["vault", "vault sealed", "postgres", "postgres sealed"])
+@pytest.fixture(scope="session")
+def milvus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiteServer]:
+    """A running server."""
+    server = LiteServer(tmp_path_factory.mktemp("milvus") / "data")
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def milvus_address(milvus: LiteServer) -> str:
+    """Of a memory that nobody made yet."""
+    return memory_address(milvus)
+
+
+@pytest.fixture(params=["twin", "postgres", "milvus"])
+def connect(request: pytest.FixtureRequest) -> Iterator[Callable[[], Table]]:
+    """A function that opens one more table on the same memory, which nobody made yet."""
+    tables: list[Table] = []
+    rows = Rows()
+    kind = request.param
+    address = "" if kind == "twin" else memory_address(request.getfixturevalue(kind))
+
+    def open_() -> Table:
+        if kind == "postgres":
+            tables.append(PostgresTable(address, read_only=False))
+        else:
+            tables.append(MilvusTable(address) if kind == "milvus" else MemoryTable(rows))
+        return tables[-1]
+
+    yield open_
+    for table in tables:
+        table.close()
+
+
+@pytest.fixture(
+    params=["vault", "vault sealed", "postgres", "postgres sealed", "milvus", "milvus sealed"]
+)
 def place(request: pytest.FixtureRequest, tmp_path: Path) -> dict[str, Any]:
     """Arguments of `VisualMemory` for a new memory on each kind of store."""
     kind, _, sealed = request.param.partition(" ")
