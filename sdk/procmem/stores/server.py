@@ -152,7 +152,9 @@ class ServerStore:
         return "exact" if self._is_exact() else "hnsw"
 
     def _is_exact(self) -> bool:
-        return self._index == "exact" or self.count() < LEAST_ITEMS
+        if self._index == "exact" or not self._table.has_graph:
+            return True
+        return self.count() < LEAST_ITEMS
 
     # ---- keeping
 

@@ -1,6 +1,6 @@
 """What a server must be able to do to keep a memory: the few calls that `server.py` is made of.
 
-`postgres.py` and `milvus.py` are the two that are here; a third one needs nothing but this file. A
+`postgres` and `milvus` are the two that are here; a third one needs nothing but this file. A
 table stores rows and proposes candidates. It knows nothing of models, keys, votes or exactness:
 that is in `server.py`, once for all of them.
 """
@@ -63,8 +63,12 @@ class Table(Protocol):
     the call was done. What `insert` and `delete` returned from is durable as the server promises.
     """
 
-    place: str
-    """Address without password, for messages."""
+    has_graph: bool
+    """Whether `candidates` may miss some when it need not be exact."""
+
+    @property
+    def place(self) -> str:
+        """Address without password, for messages."""
 
     def head(self) -> Mapping[str, str] | None:
         """What was given to `create`; None if the server holds no such memory.

@@ -28,6 +28,8 @@ class Rows:
 
 
 class MemoryTable:
+    has_graph = False
+
     def __init__(self, rows: Rows | None = None) -> None:
         self.rows = Rows() if rows is None else rows
         self.place = "memory"

@@ -41,8 +41,8 @@ from procmem.errors import (
 )
 from procmem.stores.contract import EVERYTHING
 from procmem.stores.milvus import MilvusTable
-from procmem.stores.milvus_address import parse_address
-from procmem.stores.milvus_client import MilvusConnection
+from procmem.stores.milvus.address import parse_address
+from procmem.stores.milvus.client import MilvusConnection
 
 ROOT = Path(__file__).parents[3]
 SECRET = "pa:ss@wo/rd#1?"
@@ -446,8 +446,8 @@ def test_rows_that_the_server_lost_are_missed_before_they_count(connect, monkeyp
 
 
 def test_more_ids_than_fit_one_request_are_deleted_at_once(connect, monkeypatch):
-    monkeypatch.setattr("procmem.stores.milvus_journal._DOOMED_IDS", 3)
-    monkeypatch.setattr("procmem.stores.milvus.KEYS_AT_ONCE", 4)
+    monkeypatch.setattr("procmem.stores.milvus.journal._DOOMED_IDS", 3)
+    monkeypatch.setattr("procmem.stores.milvus.table.KEYS_AT_ONCE", 4)
     table, reader = connect(), connect()
     table.insert((item(id_), mask(id_)) for id_ in range(1, 12))
     seen = []
@@ -479,7 +479,7 @@ def test_a_foreign_collection_of_the_same_name_is_refused(milvus_address):
 
 def test_a_newer_layout_is_refused(milvus_address, monkeypatch):
     table = MilvusTable(milvus_address)
-    monkeypatch.setattr("procmem.stores.milvus.LAYOUT_VERSION", 2)
+    monkeypatch.setattr("procmem.stores.milvus.table.LAYOUT_VERSION", 2)
     table.create(HEAD, width=WIDTH)
     monkeypatch.undo()
     with pytest.raises(VaultFormatError, match="layout version 2, wanted 1; upgrade procmem"):

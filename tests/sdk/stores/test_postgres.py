@@ -30,10 +30,10 @@ from procmem.errors import (
 )
 from procmem.memory import VisualMemory
 from procmem.record import Item, Record
-from procmem.stores import postgres as module
 from procmem.stores import server
 from procmem.stores.item_keys import ItemKeys
 from procmem.stores.postgres import PostgresTable
+from procmem.stores.postgres import table as module
 
 
 @pytest.fixture
@@ -89,8 +89,8 @@ def test_the_graph_is_built_when_it_is_first_of_use_and_finds_what_a_scan_finds(
             assert scan.index_kind == "exact"
             wanted = scan._store.nearest(queries, 20)
         table = memory._store._table
-        table._connected().execute("SET enable_seqscan = off")
-        table._connected().execute("SET enable_sort = off")
+        table._server._connected().execute("SET enable_seqscan = off")
+        table._server._connected().execute("SET enable_sort = off")
         assert "graph" in _plan(table, queries[0])
         found = memory._store.nearest(queries, 20)
         shared = [len(set(a) & set(b)) for a, b in zip(found, wanted, strict=True)]
@@ -112,8 +112,10 @@ def _indexes(admin, address):
 
 def _plan(table, query):
     text = "[" + ",".join(map(repr, query.tolist())) + "]"
-    explain = table._sql("EXPLAIN SELECT id FROM {items} ORDER BY vector <=> %s::halfvec LIMIT 5")
-    return str(table._connected().execute(explain, (text,)).fetchall())
+    explain = table._server.sql(
+        "EXPLAIN SELECT id FROM {items} ORDER BY vector <=> %s::halfvec LIMIT 5"
+    )
+    return str(table._server._connected().execute(explain, (text,)).fetchall())
 
 
 def test_a_graph_that_cannot_be_built_loses_nothing(address, admin, monkeypatch, caplog):

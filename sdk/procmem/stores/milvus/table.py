@@ -1,7 +1,7 @@
 """A memory's rows on Milvus: a cluster, a standalone server, or a file of milvus-lite.
 
-Made of `milvus_address.py` (where), `milvus_client.py` (calls), `milvus_rows.py` (what a row looks
-like), `milvus_journal.py` (what counts: read its beginning first) and `milvus_reader.py`. Three
+Made of `address.py` (where), `client.py` (calls), `rows.py` (what a row looks
+like), `journal.py` (what counts: read its beginning first) and `reader.py`. Three
 collections::
 
     procmem_NAME_items    a row per item
@@ -41,11 +41,11 @@ from procmem.errors import (
 )
 from procmem.record import encode_text
 from procmem.stores.contract import Where
-from procmem.stores.milvus_address import parse_address
-from procmem.stores.milvus_client import KEYS_AT_ONCE, MilvusConnection
-from procmem.stores.milvus_journal import JOURNAL_LAYOUT, MilvusJournal, Turn
-from procmem.stores.milvus_reader import MilvusReader
-from procmem.stores.milvus_rows import (
+from procmem.stores.milvus.address import parse_address
+from procmem.stores.milvus.client import KEYS_AT_ONCE, MilvusConnection
+from procmem.stores.milvus.journal import JOURNAL_LAYOUT, MilvusJournal, Turn
+from procmem.stores.milvus.reader import MilvusReader
+from procmem.stores.milvus.rows import (
     ITEM_FIELDS,
     ROWS_AT_ONCE,
     condition,
@@ -67,7 +67,7 @@ class MilvusTable:
     """Rows of one memory; see `Table`.
 
     Args:
-        address: see `milvus_address.py`.
+        address: see `address.py`.
         read_only: make no file; what else is written is the caller's to refuse.
         timeout_seconds: of each call to the server.
         lease_seconds: after which a writer that shows no sign of life is taken for dead.
@@ -80,6 +80,8 @@ class MilvusTable:
         VaultLockedError: a milvus-lite file that is open elsewhere.
         VaultFormatError: a file that is another program's, or none where none is to be made.
     """
+
+    has_graph = False
 
     def __init__(
         self,

@@ -1,6 +1,6 @@
 """Items and masks out of the collections of Milvus: pages of rows, and the pieces of each.
 
-Between `milvus_journal.py`, which says what counts, and `milvus.py`. What a reader finds in a row
+Between `journal.py`, which says what counts, and `table.py`. What a reader finds in a row
 but not in the pieces was deleted a moment ago and is passed over; if it was not, it is damaged.
 """
 
@@ -10,9 +10,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 from procmem.errors import VaultFormatError
-from procmem.stores.milvus_client import MilvusConnection
-from procmem.stores.milvus_journal import MilvusJournal, View
-from procmem.stores.milvus_rows import (
+from procmem.stores.milvus.client import MilvusConnection
+from procmem.stores.milvus.journal import MilvusJournal, View
+from procmem.stores.milvus.rows import (
     BYTES_AT_ONCE,
     PIECE_FIELDS,
     ROWS_AT_ONCE,

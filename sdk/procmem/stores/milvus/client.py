@@ -1,6 +1,6 @@
 """The connection to a Milvus server or a milvus-lite file, and what its errors mean.
 
-Takes an `Address`, serves `milvus_journal.py` and `milvus.py`: a few calls, all of them with a time
+Takes an `Address`, serves `journal.py` and `table.py`: a few calls, all of them with a time
 limit and with strong consistency, so that each sees what every other process was told is done.
 
 A file is served inside this process through a socket in a folder that only its user may enter:
@@ -29,7 +29,7 @@ from procmem.errors import (
     VaultReadOnlyError,
     VaultServerError,
 )
-from procmem.stores.milvus_address import Address
+from procmem.stores.milvus.address import Address
 
 KEYS_AT_ONCE = 5_000
 _FIRST_VERSION = (2, 5)

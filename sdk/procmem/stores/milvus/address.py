@@ -1,6 +1,6 @@
 """Where a memory on Milvus is: `milvus://...`, read once and checked.
 
-Gives an `Address` to `milvus_client.py`. Two forms::
+Gives an `Address` to `client.py`. Two forms::
 
     milvus://[user:password@]host[:port][/database][?memory=NAME][&secure=true]
     milvus:///absolute/path/file.db[?memory=NAME]

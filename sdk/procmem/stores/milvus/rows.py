@@ -1,9 +1,9 @@
 """How items and masks stand in the collections of Milvus, and the filters that find them.
 
-Between `table.py`'s rows and those of `milvus.py`. Text here is bytes that need not be UTF-8, and
-Milvus keeps no bytes, so both texts and blobs are base64, the form for addresses: it has no quote
-and no backslash, so a label in a filter can never become part of the filter. Milvus keeps no text
-beyond 65,535 bytes either: what is longer stands in pieces in a collection of its own.
+Between the rows of `stores/table.py` and those of `table.py`. Text here is bytes that need not be
+UTF-8, and Milvus keeps no bytes, so both texts and blobs are base64, the form for addresses: it has
+no quote and no backslash, so a label in a filter can never become part of the filter. Milvus keeps
+no text beyond 65,535 bytes either: what is longer stands in pieces in a collection of its own.
 
 A row's key is the item's id, as 19 digits, and the batch that it came with. So keys are in the
 order of ids, and a row that arrives late, after its writer gave up, never takes the place of one

@@ -1,6 +1,6 @@
 """Who writes to a memory on Milvus, and what of it counts: what makes its changes all or nothing.
 
-Between `milvus_client.py` and `milvus.py`. Milvus has no transactions, no unique keys and no
+Between `client.py` and `table.py`. Milvus has no transactions, no unique keys and no
 compare-and-set. What it has is enough: a row is there or not, and with strong consistency a query
 sees every row that any process was told is stored. So, in a small collection of rows:
 
@@ -35,8 +35,8 @@ from typing import Any
 import numpy as np
 
 from procmem.errors import VaultLockedError, VaultServerError
-from procmem.stores.milvus_client import MilvusConnection
-from procmem.stores.milvus_rows import NOWHERE, PLACEHOLDER, TEXT_CHARACTERS
+from procmem.stores.milvus.client import MilvusConnection
+from procmem.stores.milvus.rows import NOWHERE, PLACEHOLDER, TEXT_CHARACTERS
 
 JOURNAL_LAYOUT = {
     "key": "VARCHAR 96",
