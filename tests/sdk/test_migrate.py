@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import pkgutil
 import random
@@ -33,7 +34,7 @@ from procmem.errors import (
 from procmem.image import load_image
 from procmem.manifest import Manifest, Origin, Preprocessing
 from procmem.memory import VisualMemory
-from procmem.record import encode_text, quantize_patches
+from procmem.record import Item, Record, encode_text, quantize_patches
 from procmem.reembedding import abort_migration, confirm_migration, migrate
 from procmem.residue import scan_folder
 from procmem.segment import fit_mask
@@ -778,3 +779,87 @@ def test_a_purge_leaves_no_key_to_older_copies_of_any_ledger(
     migrate(vault, NEW, key=key)
     with opened(vault, NEW, key) as memory:
         assert memory._vault.seal.epoch != epoch
+
+
+# ---- beside sharing and revoking
+
+
+def shared_with(tmp_path, eyes, records, to):
+    """A bundle of these records, from a memory of `eyes`; and that memory's address."""
+    with VisualMemory(tmp_path / "sender", embedder=eyes) as sender:
+        sender._vault.add(records)
+        procmem.share_items(sender, tmp_path / "b.bundle", to=to)
+        return tmp_path / "b.bundle", procmem.vault_address(sender)
+
+
+def retold(memory, id_):
+    """The record of an item with another label, taught later."""
+    (record,) = memory._vault.records([id_])
+    item = dataclasses.replace(record.item, label="told anew", added_seconds=SECONDS + 9)
+    return dataclasses.replace(record, item=item)
+
+
+def test_what_a_bundle_replaces_half_way_is_gone_from_both_ledgers(
+    vault, photos, key, monkeypatch, tmp_path
+):
+    half_way(vault, key, monkeypatch)
+    id_ = 16  # with a mask, embedded by both models
+    secret = [
+        value
+        for eyes in (OLD, NEW)
+        for value in values_under(eyes, photos[id_], id_)
+        if value not in [str(path).encode() for path in photos.values()] and len(value) < 200
+    ][:1]
+    with opened(vault, OLD, key) as memory:
+        bundle, sender = shared_with(
+            tmp_path, OLD, [retold(memory, id_)], procmem.vault_address(memory)
+        )
+        assert id_ in memory._vault.open_beside["next"].ids()
+        report = procmem.receive_items(memory, bundle, trust=sender)
+        assert (report.replaced, report.purged) == ((id_,), True)
+        assert id_ not in memory._vault.open_beside["next"].ids()
+        assert memory.verify().ok
+        new = NEW.embed(photos[id_].read_bytes()).cls[0].astype("<f2").tobytes()
+        entitled = memory._vault.entitled
+        assert scan_folder(vault, [new], entitled=entitled).windows_found == 0
+        assert secret
+    migrate(vault, NEW, key=key)
+    with opened(vault, NEW, key) as memory:
+        (item,) = memory._vault.items([id_])
+        assert (item.label, len(memory)) == ("told anew", 40)
+
+
+def test_a_bundle_brings_what_was_left_behind_under_the_new_model(
+    vault, spoiled, photos, key, tmp_path
+):
+    migrate(vault, NEW, key=key, old_model=OLD)
+    with opened(vault, NEW, key) as memory:
+        left = memory._vault.open_beside["previous"].ids()
+        id_ = left[0]
+        vector = NEW.embed(photo(tmp_path, id_).read_bytes()).cls[0].astype(np.float16)
+        record = Record(Item(id_, "brought", None, SECONDS + 1), vector)
+        bundle, sender = shared_with(tmp_path, NEW, [record], procmem.vault_address(memory))
+        report = procmem.receive_items(memory, bundle, trust=sender)
+        assert report.added == (id_,)
+        assert memory._vault.open_beside["previous"].ids() == left[1:]
+        assert [item.label for item in memory._vault.items([id_])] == ["brought"]
+        assert memory.verify().ok
+
+
+def test_a_revocation_reaches_what_was_left_behind(vault, spoiled, photos, key, tmp_path):
+    migrate(vault, NEW, key=key, old_model=OLD)
+    with opened(vault, NEW, key) as memory:
+        left = memory._vault.open_beside["previous"].ids()
+        with VisualMemory(tmp_path / "peer", embedder=NEW) as peer:
+            vector = np.full(56, 56**-0.5, dtype=np.float16)
+            peer._vault.add([Record(Item(left[0], None, None, SECONDS), vector)])
+            procmem.revoke(peer, tmp_path / "list.json", left[0])
+            trust = procmem.vault_address(peer)
+        report = procmem.apply_revocations(memory, tmp_path / "list.json", trust=trust)
+        assert report.erasure.erased_ids == (left[0],)
+        assert report.erasure.windows_found == 0
+        assert memory._vault.open_beside["previous"].ids() == left[1:]
+    before = contents(vault, key)
+    migrate(vault, NEW, key=key, old_model=OLD)  # its photo is still there, and it stays away
+    assert left[0] not in contents(vault, key)
+    assert contents(vault, key).keys() == before.keys()
