@@ -1,22 +1,26 @@
 """What each ingredient of the fast recipe earns at an equal, small budget of processor time.
 
-    python benchmarks/bench_ablation.py DATA [--seconds 900] [--runs FOLDER] [--out TABLE]
+    python benchmarks/bench_ablation.py DATA [--seconds 900] [--seed 1 --seed 2] [--runs FOLDER]
 
 Every row trains a ViT-Ti/16 from the same random weights on the same procedural process, for as
 many steps as fit into the budget: processor seconds of all threads, drawing included, measured on a
-few steps before. Drawing the first pool, the same for all, is not counted. Then k-NN top-1 as
-`procmem-pretrain evaluate` gives it: class token and readout. Runs are kept in FOLDER and
-continued. One seed: differences of a point are noise.
+few steps before, of all rows in turns. Drawing the first pool, the same for all, is not counted.
+Then k-NN top-1 as `procmem-pretrain evaluate` gives it: class token and readout. Runs are kept in
+FOLDER and continued; what was measured before is kept there as well. With one seed, differences of
+a point are noise.
 """
 
 from __future__ import annotations
 
 import json
+import statistics
 import tempfile
 import time
+from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Literal, get_args
 
 import click
 import numpy as np
@@ -30,19 +34,24 @@ from procmem_pretrain.simdino import Phase
 from procmem_pretrain.stream import ImageStream, StreamConfig
 from procmem_pretrain.train import train
 
+Precision = Literal["bf16", "fp32"]
+
+_MODEL = "vit-tiny"
+_RANDOM = "random weights"
 _ROOT_SEED = 20261123
+_ROUNDS = 3
 
 
-def arms() -> dict[str, TrainConfig]:
+def arms(root_seed: int, precision: Precision) -> dict[str, TrainConfig]:
     """Name -> configuration, the steps still open."""
-    images = StreamConfig(root_seed=_ROOT_SEED, side=144, mask_side=64, pool_images=768)
+    images = StreamConfig(root_seed=root_seed, side=144, mask_side=64, pool_images=768)
     fast = TrainConfig(
-        root_seed=_ROOT_SEED,
+        root_seed=root_seed,
         images=images,
-        schedule="cosine",
         final_momentum=1.0,
         health_programs=0,
         readout_images=800,
+        precision=precision,
     )
     objective = fast.simdino
 
@@ -52,7 +61,7 @@ def arms() -> dict[str, TrainConfig]:
     paper = replace(
         RECIPES["paper"](),
         model=fast.model,
-        root_seed=_ROOT_SEED,
+        root_seed=root_seed,
         images=replace(images, side=256, mask_side=256, protocol="paper"),
         batch=32,
         learning_rate=5e-4 * 32 / 256,
@@ -74,44 +83,71 @@ def arms() -> dict[str, TrainConfig]:
         "192 pixels all along": without(phases=(Phase(1.0, 192, 0.4),)),
         "every patch, not half": without(phases=(Phase(0.88, 128, 1.0), Phase(0.12, 192, 1.0))),
         "without local views": without(local_views=0),
-        "float32": replace(fast, precision="fp32"),
+        "with 4 registers": replace(fast, registers=4),
+        "bfloat16" if precision == "fp32" else "float32": replace(
+            fast, precision="bf16" if precision == "fp32" else "fp32"
+        ),
     }
 
 
-def seconds_a_step(config: TrainConfig) -> float:
-    """Processor seconds, all threads, of a step with its images; phases weighed by their share."""
-    shares = [(0, 1.0)]
-    if config.objective == "simdino":
-        starts = np.cumsum([0.0, *(phase.share for phase in config.simdino.phases)])
-        shares = [
-            (int(np.ceil(start * config.steps)), phase.share)
-            for start, phase in zip(starts, config.simdino.phases, strict=False)
-        ]
-    step = Step(config)
-    total = 0.0
-    with ImageStream(config.images, batch=config.batch) as images:
-        for number, share in shares:
-            step.number = number
-            step(next(images))
-            before = time.process_time()
-            for _ in range(2):
-                step(next(images))
-            total += share * (time.process_time() - before) / 2
-    return total
+def seconds_a_step(configs: dict[str, TrainConfig]) -> dict[str, float]:
+    """Processor seconds, all threads, of a step with its images; phases weighed by their share.
+
+    All configurations take their steps in turns, so that what else the machine does meets all.
+    """
+    steps = {name: Step(config) for name, config in configs.items()}
+    taken: dict[tuple[str, int], list[float]] = {}
+    with ExitStack() as stack:
+        streams: dict[tuple[StreamConfig, int], ImageStream] = {}
+        for config in configs.values():
+            kind = (config.images, config.batch)
+            if kind not in streams:
+                streams[kind] = stack.enter_context(ImageStream(kind[0], batch=kind[1]))
+        for measured in range(1 + _ROUNDS):
+            for name, config in configs.items():
+                images = streams[config.images, config.batch]
+                for start, _ in _phases(config):
+                    steps[name].number = start
+                    before = time.process_time()
+                    steps[name](next(images))
+                    if measured:
+                        taken.setdefault((name, start), []).append(time.process_time() - before)
+    return {
+        name: sum(share * statistics.median(taken[name, start]) for start, share in _phases(config))
+        for name, config in configs.items()
+    }
 
 
-def trained(config: TrainConfig, folder: Path, seconds: float) -> tuple[int, Path]:
-    """How many steps fit into the budget, and the checkpoint after them."""
-    plan = folder / "plan.json"
-    if not plan.is_file():
-        folder.mkdir(parents=True, exist_ok=True)
-        plan.write_text(json.dumps({"steps": max(2, round(seconds / seconds_a_step(config)))}))
-    steps = json.loads(plan.read_text())["steps"]
+def _phases(config: TrainConfig) -> list[tuple[int, float]]:
+    """The first step of each phase, and its share of all steps."""
+    if config.objective != "simdino":
+        return [(0, 1.0)]
+    phases = config.simdino.phases
+    starts = np.cumsum([0.0, *(phase.share for phase in phases)])
+    return [
+        (int(np.ceil(start * config.steps)), phase.share)
+        for start, phase in zip(starts, phases, strict=False)
+    ]
+
+
+def plan(configs: dict[str, TrainConfig], runs: Path, seconds: float) -> dict[str, int]:
+    """How many steps of each fit into the budget: measured once, kept in the folder."""
+    file = runs / "plan.json"
+    kept = json.loads(file.read_text()) if file.is_file() else {}
+    new = {name: config for name, config in configs.items() if name not in kept}
+    if new:
+        kept |= seconds_a_step(new)
+        runs.mkdir(parents=True, exist_ok=True)
+        file.write_text(json.dumps(kept, indent=1))
+    return {name: max(2, round(seconds / kept[name])) for name in configs}
+
+
+def trained(config: TrainConfig, folder: Path) -> Path:
+    """The checkpoint after all steps of a configuration."""
     path = folder / f"{config.model}.safetensors"
     if not path.is_file():
-        report = partial(click.echo, err=True)
-        train(replace(config, steps=steps), folder, report=report)
-    return steps, path
+        train(config, folder, report=partial(click.echo, err=True))
+    return path
 
 
 def scores(method: Method, data: list[ClassificationSet], limit: int | None = None) -> list[float]:
@@ -127,6 +163,10 @@ def scores(method: Method, data: list[ClassificationSet], limit: int | None = No
 @click.command()
 @click.argument("data", type=click.Path(path_type=Path, exists=True))
 @click.option("--seconds", default=900.0, show_default=True, help="Processor time of each run.")
+@click.option("--seed", "seeds", multiple=True, type=int, default=(_ROOT_SEED,), show_default=True)
+@click.option(
+    "--precision", type=click.Choice(get_args(Precision)), default="bf16", show_default=True
+)
 @click.option("--limit", default=300, show_default=True, help="Images of each part of a set.")
 @click.option("--runs", type=click.Path(path_type=Path), help="Folder for the trained models.")
 @click.option("--arm", "chosen", multiple=True, help="Only rows that contain this; repeatable.")
@@ -134,6 +174,8 @@ def scores(method: Method, data: list[ClassificationSet], limit: int | None = No
 def main(
     data: Path,
     seconds: float,
+    seeds: tuple[int, ...],
+    precision: Precision,
     limit: int,
     runs: Path | None,
     chosen: tuple[str, ...],
@@ -142,33 +184,49 @@ def main(
     """Prints one Markdown table."""
     runs = runs or Path(tempfile.mkdtemp(prefix="ablation-"))
     sets = [one for one in find_data_sets([data]) if isinstance(one, ClassificationSet)]
+    names = [name for name in arms(seeds[0], precision) if _is_chosen(name, chosen)]
+    steps = plan({name: arms(seeds[0], precision)[name] for name in names}, runs, seconds)
     lines = [
-        f"ViT-Ti/16 from random weights, {seconds:g} processor seconds each; k-NN top-1 in "
-        f"percent, k = 20, at most {limit} images of each part of a set: class token / readout.",
+        f"ViT-Ti/16 from random weights, {precision}, {seconds:g} processor seconds each, "
+        f"{len(seeds)} seed(s); k-NN top-1 in percent, k = 20, at most {limit} images of each part "
+        "of a set: class token / readout, mean over seeds (and their standard deviation).",
         "",
         "| recipe | steps | images | " + " | ".join(one.name for one in sets) + " | mean |",
         "|---|---|---|" + "---|" * (len(sets) + 1),
     ]
-    rows: list[tuple[str, TrainConfig | None]] = [("random weights", None), *arms().items()]
-    for name, config in rows:
-        if chosen and not any(part in name for part in chosen):
-            continue
-        steps, batch = 0, 0
-        if config is None:
-            methods = random_methods("vit-tiny")
-        else:
-            folder = runs / "".join(c if c.isalnum() else "-" for c in name).strip("-")
-            steps, path = trained(config, folder, seconds)
-            methods, batch = checkpoint_methods(path), config.batch
-        plain, read_out = (scores(method, sets, limit) for method in methods)
-        cells = [f"{a:.1f} / {b:.1f}" for a, b in zip(plain, read_out, strict=True)]
-        cells.append(f"**{np.mean(plain):.1f} / {np.mean(read_out):.1f}**")
-        lines.append(f"| {name} | {steps} | {steps * batch:,} | " + " | ".join(cells) + " |")
+    if _is_chosen(_RANDOM, chosen):
+        lines.append(
+            _row(_RANDOM, 0, 0, [[scores(m, sets, limit) for m in random_methods(_MODEL)]])
+        )
+    for name in names:
+        found, batch = [], 0
+        for seed in seeds:
+            config = replace(arms(seed, precision)[name], steps=steps[name])
+            slug = "".join(c if c.isalnum() else "-" for c in name).strip("-")
+            path = trained(config, runs / f"{slug}-{seed}")
+            found.append([scores(method, sets, limit) for method in checkpoint_methods(path)])
+            batch = config.batch
+        lines.append(_row(name, steps[name], batch, found))
         click.echo(lines[-1], err=True)
     table = "\n".join(lines) + "\n"
     click.echo(table)
     if out is not None:
         out.write_text(table)
+
+
+def _is_chosen(name: str, chosen: tuple[str, ...]) -> bool:
+    return not chosen or any(part in name for part in chosen)
+
+
+def _row(name: str, steps: int, batch: int, found: list[list[list[float]]]) -> str:
+    """One line; `found` has, for each seed, the scores of class token and readout."""
+    values = np.array(found)  # (seeds, 2, sets)
+    cells = [f"{plain:.1f} / {read_out:.1f}" for plain, read_out in values.mean(axis=0).T]
+    means = values.mean(axis=2)  # (seeds, 2)
+    spread = [f" ± {s:.1f}" for s in means.std(axis=0, ddof=1)] if len(means) > 1 else ["", ""]
+    both = zip(means.mean(axis=0), spread, strict=True)
+    cells.append("**" + " / ".join(f"{mean:.1f}{spread}" for mean, spread in both) + "**")
+    return f"| {name} | {steps} | {steps * batch:,} | " + " | ".join(cells) + " |"
 
 
 if __name__ == "__main__":

@@ -1,10 +1,12 @@
 """How fast a training step is: where its time goes, and beside a plain PyTorch DINO step.
 
     python benchmarks/bench_training.py [--device cpu] [--model vit-tiny] [--out TABLE.md]
+    python benchmarks/bench_training.py --stages-only [--precision fp32]
 
 Both objectives get the same images, model, batch and view sizes, and the same fixed AdamW, in one
 run, in turns. The plain step is DINO in eager float32 (`procmem_pretrain.dino`): two global views
-whole through student and teacher, a 65,536-way head. The stages are timed one by one; "data" is
+whole through student and teacher, a 65,536-way head. The stages are timed one by one, on a CPU in
+processor time of all threads, which other programs on the machine do not add to; data is
 everything before the first transformer block: drawing programs, mixing, views.
 """
 
@@ -81,13 +83,15 @@ class Step:
         self.number += 1
 
 
-def timed(call: Callable[[], object], device: str) -> float:
+def timed(
+    call: Callable[[], object], device: str, clock: Callable[[], float] = time.perf_counter
+) -> float:
     """Seconds of a call, the device's work included."""
     _wait(device)
-    start = time.perf_counter()
+    start = clock()
     call()
     _wait(device)
-    return time.perf_counter() - start
+    return clock() - start
 
 
 def _wait(device: str) -> None:
@@ -96,7 +100,7 @@ def _wait(device: str) -> None:
 
 
 def stage_rows(config: TrainConfig, images: Iterator[Tensor], rounds: int) -> list[str]:
-    """Where the time of a fast step goes; medians."""
+    """Where the time of a fast step goes; medians, but a mean of drawing: programs differ."""
     phase = config.simdino.phases[0]
     kinds = [config.simdino.teacher_view(phase), config.simdino.student_view(phase)]
     kinds += [config.simdino.local_view()] * config.simdino.local_views
@@ -109,18 +113,32 @@ def stage_rows(config: TrainConfig, images: Iterator[Tensor], rounds: int) -> li
         for number, kind in enumerate(kinds):
             make_view(drawn, kind, random=stream(0, "bench", number))
 
-    device = config.device
-    draw = statistics.median(timed(lambda: next(images), device) for _ in range(rounds))
-    make = statistics.median(timed(views, device) for _ in range(rounds))
-    whole = draw + statistics.median(timed(lambda: step(batch), device) for _ in range(rounds))
-    rest = whole - draw - make
+    clock = time.process_time if config.device == "cpu" else time.perf_counter
+
+    def seconds(call: Callable[[], object], count: int = rounds) -> list[float]:
+        return [timed(call, config.device, clock) for _ in range(count)]
+
+    still = ImageStream(
+        dataclasses.replace(config.images, fresh_programs=0, pool_images=64),
+        batch=config.batch,
+        device=config.device,
+    )
+    with still:
+        next(still)
+        mix = statistics.median(seconds(lambda: next(still)))
+    program = statistics.mean(seconds(lambda: next(images), 4 * rounds)) - mix
+    make = statistics.median(seconds(views))
+    rest = statistics.median(seconds(lambda: step(batch))) - make
+    whole = program + mix + make + rest
     return [
         f"| {name} | {1e3 * seconds:.0f} | {seconds / whole:.0%} |"
         for name, seconds in (
-            ("images of the stream", draw),
+            ("programs of the stream", program),
+            ("mixing", mix),
             ("views", make),
             ("networks, losses, update", rest),
             ("step", whole),
+            ("data: all but the networks", whole - rest),
         )
     ]
 
@@ -133,6 +151,7 @@ def stage_rows(config: TrainConfig, images: Iterator[Tensor], rounds: int) -> li
 @click.option("--precision", default="bf16", show_default=True, help="Of the fast steps.")
 @click.option("--rounds", default=5, show_default=True)
 @click.option("--compiled/--not-compiled", default=True, help="Try torch.compile as well.")
+@click.option("--stages-only", is_flag=True, help="Where the time of a fast step goes, no peers.")
 @click.option("--out", type=click.Path(path_type=Path))
 def main(
     device: str,
@@ -142,12 +161,18 @@ def main(
     precision: str,
     rounds: int,
     compiled: bool,
+    stages_only: bool,
     out: Path | None,
 ) -> None:
     """Prints two tables."""
     configs = configurations(model, batch, side, device, precision)
     if not compiled:
         configs = {name: config for name, config in configs.items() if not config.compile}
+    fast = next(name for name in configs if name.startswith("**fast"))
+    if stages_only:
+        with ImageStream(configs[fast].images, batch=batch, device=device) as images:
+            click.echo("\n".join(stage_rows(configs[fast], images, rounds)))
+        return
     steps = {name: Step(config) for name, config in configs.items()}
     taken: dict[str, list[float]] = {name: [] for name in steps}
     operations: dict[str, int] = {}
@@ -162,7 +187,6 @@ def main(
             drawn = next(images)
             for name, step in steps.items():
                 taken[name].append(timed(partial(step, drawn), device))
-        fast = next(name for name in configs if name.startswith("**fast"))
         stages = stage_rows(configs[fast], images, rounds)
     plain = statistics.median(taken["plain DINO"])
     hardware = torch.cuda.get_device_name() if device.startswith("cuda") else platform.machine()

@@ -30,7 +30,13 @@ from procmem.manifest import (
     write_manifest,
 )
 from procmem_pretrain.config import TrainConfig
-from procmem_pretrain.vit import ARCHITECTURES, Perception, make_vit, statistics_blocks
+from procmem_pretrain.vit import (
+    ARCHITECTURES,
+    Perception,
+    count_registers,
+    make_vit,
+    statistics_blocks,
+)
 
 
 def save(
@@ -135,7 +141,7 @@ def load_teacher(path: Path) -> tuple[Manifest, dict[str, Tensor], Any]:
         for name, tensor in tensors.items()
         if name.startswith("teacher/")
     }
-    vit: Any = make_vit(manifest.name, root_seed=0)
+    vit: Any = make_vit(manifest.name, root_seed=0, registers=count_registers(teacher))
     try:
         vit.load_state_dict(teacher)
     except RuntimeError as error:

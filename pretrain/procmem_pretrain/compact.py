@@ -21,7 +21,13 @@ from procmem_pretrain.config import TrainConfig
 from procmem_pretrain.jobs import program_set
 from procmem_pretrain.readout import fit_readout
 from procmem_pretrain.stream import ImageStream
-from procmem_pretrain.vit import make_vit, normalized, statistics, statistics_blocks
+from procmem_pretrain.vit import (
+    make_vit,
+    normalized,
+    statistics,
+    statistics_blocks,
+    without_registers,
+)
 
 # A batch number that no run reaches: its images are new to every model.
 _READOUT_START = 10**9
@@ -39,7 +45,7 @@ def save_compact(
 
     The weights are rounded to float16 before the readout is fitted, so that it fits what is kept.
     """
-    rounded = make_vit(config.model, root_seed=0)
+    rounded = make_vit(config.model, root_seed=0, registers=config.registers)
     rounded.load_state_dict({k: v.half().float() for k, v in vit.state_dict().items()})
     weight = bias = None
     if config.readout_dimension:
@@ -79,4 +85,4 @@ def procedural_tokens(vit: Any, config: TrainConfig, *, side: int = 224) -> Iter
         for _ in range(math.ceil(config.readout_images / 50)):
             drawn = next(images).float().div_(255)
             drawn = functional.interpolate(drawn, size=(side, side), mode="bicubic").clamp(0, 1)
-            yield vit.forward_features(normalized(drawn))
+            yield without_registers(vit, vit.forward_features(normalized(drawn)))

@@ -26,6 +26,8 @@ class TrainConfig:
 
     Attributes:
         model: architecture, a key of `vit.ARCHITECTURES`.
+        registers: R, learned tokens beside the class token and the patches; they are for the
+            transformer itself and appear in no output (Darcet et al. 2024: 4).
         root_seed: of initial weights and of every random choice.
         images: which procedural images.
         objective: what is minimized: "simdino" (fast) or "dino" (the paper's).
@@ -57,6 +59,7 @@ class TrainConfig:
     """
 
     model: str = "vit-tiny"
+    registers: int = 0
     root_seed: int = 0
     images: StreamConfig = field(
         default_factory=lambda: StreamConfig(
@@ -96,6 +99,8 @@ class TrainConfig:
                 problems.append(f"{name} is {getattr(self, name)}, wanted 1 or more")
         if self.batch < 2:
             problems.append(f"batch is {self.batch}, wanted 2 or more: views are compared")
+        if self.registers < 0:
+            problems.append(f"registers is {self.registers}, wanted 0 or more")
         for name in ("warmup", "decay", "momentum", "final_momentum"):
             if not 0 <= getattr(self, name) <= 1:
                 problems.append(f"{name} is {getattr(self, name)}, wanted 0 to 1")
@@ -148,6 +153,9 @@ def _paper() -> TrainConfig:
 
 RECIPES: dict[str, Callable[[], TrainConfig]] = {"fast": _fast, "paper": _paper}
 
+# Fields that older manifests lack, with the value that the code had then.
+_ADDED = {"registers": 0}
+
 
 def config_from_dict(fields: dict[str, Any]) -> TrainConfig:
     """The configuration that a manifest records.
@@ -156,13 +164,18 @@ def config_from_dict(fields: dict[str, Any]) -> TrainConfig:
         InputError: a field is missing, unknown or out of range.
     """
     try:
-        config: TrainConfig = _restored(TrainConfig, fields)
+        config: TrainConfig = _restored(TrainConfig, with_added_fields(fields))
         return config
     except (KeyError, TypeError, AttributeError) as error:
         raise InputError(
             f"the manifest's training configuration is not readable ({error!r}); the checkpoint "
             "comes from another version of procmem: start from it with --init-from"
         ) from error
+
+
+def with_added_fields(fields: dict[str, Any]) -> dict[str, Any]:
+    """A manifest's configuration with the fields that are younger than it."""
+    return _ADDED | fields
 
 
 def _restored(kind: Any, value: Any) -> Any:

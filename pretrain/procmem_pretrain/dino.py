@@ -216,6 +216,7 @@ class DinoObjective(nn.Module):
         steps: int,
         batch: int,
         precision: str,
+        registers: int = 0,
     ) -> None:
         super().__init__()
         self.config = config
@@ -223,11 +224,12 @@ class DinoObjective(nn.Module):
         self._frozen_steps = round(config.frozen_last_layer * steps)
         self._bf16 = precision == "bf16"
         self._diagnostics: dict[str, Tensor] = {}
-        vit = make_vit(model, root_seed=root_seed, drop_path=config.drop_path)
+        vit = make_vit(model, root_seed=root_seed, drop_path=config.drop_path, registers=registers)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(torch_seed(root_seed, "heads"))
             self.student = Network(vit, config)
-            self.teacher = Network(make_vit(model, root_seed=root_seed), config)
+            teacher = make_vit(model, root_seed=root_seed, registers=registers)
+            self.teacher = Network(teacher, config)
         self.teacher.load_state_dict(self.student.state_dict())
         self.teacher.requires_grad_(False).eval()
         self.register_buffer("center", torch.zeros(config.prototypes))

@@ -17,9 +17,9 @@ MASK_SIDE = 256
 ITERATIONS = 3
 """Lloyd iterations (paper)."""
 
-# Images that K-means sees at a time on the CPU: their pixels and labels stay in the cache of two
-# cores. On a GPU all go at once.
-_CPU_CHUNK = 2
+# Pixels that K-means sees at a time on the CPU: they and their labels stay in a core's cache, and
+# are enough that calling an operation costs little beside it. On a GPU all go at once.
+_CPU_PIXELS = 2**16
 
 
 def kml_mask(images: Tensor, *, side: int = MASK_SIDE) -> tuple[Tensor, Tensor]:
@@ -38,7 +38,9 @@ def kml_mask(images: Tensor, *, side: int = MASK_SIDE) -> tuple[Tensor, Tensor]:
         masks (B, 1, S, S) float32 in [0, 1], and (B,) bool: True for images of one color, whose
         mask is 1 everywhere.
     """
-    step = len(images) if images.device.type != "cpu" else _CPU_CHUNK
+    step = len(images)
+    if images.device.type == "cpu":
+        step = max(1, _CPU_PIXELS // side**2)
     parts = [_masks(part, side) for part in torch.split(images, step)]
     return torch.cat([mask for mask, _ in parts]), torch.cat([plain for _, plain in parts])
 

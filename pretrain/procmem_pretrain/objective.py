@@ -56,6 +56,7 @@ def make_objective(config: TrainConfig) -> nn.Module:
             steps=config.steps,
             batch=config.batch,
             precision=config.precision,
+            registers=config.registers,
         )
     return SimDinoObjective(
         config.simdino,
@@ -64,4 +65,5 @@ def make_objective(config: TrainConfig) -> nn.Module:
         steps=config.steps,
         batch=config.batch,
         precision=config.precision,
+        registers=config.registers,
     )

@@ -86,8 +86,13 @@ def shaders(pool: Tensor) -> Source:
     """Images of the pool, with replacement (paper, Shaders: one random program an image)."""
 
     def draw(count: int, random: np.random.Generator) -> Tensor:
-        chosen = torch.from_numpy(random.integers(0, len(pool), count)).to(pool.device)
-        return pool[chosen].float().div_(255)
+        chosen = random.integers(0, len(pool), count)
+        if pool.device.type != "cpu":
+            return pool[torch.from_numpy(chosen).to(pool.device)].float().div_(255)
+        images = torch.empty(count, *pool.shape[1:])
+        for image, number in zip(images, chosen.tolist(), strict=True):
+            image.copy_(pool[number]).div_(255)  # while it is in the cache
+        return images
 
     return draw
 

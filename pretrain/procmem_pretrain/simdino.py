@@ -22,7 +22,7 @@ from procmem_pretrain.descriptors import CHANNELS, cell_descriptors, layout_targ
 from procmem_pretrain.distributed import share
 from procmem_pretrain.losses import alignment, coding_rate, regression
 from procmem_pretrain.seeds import stream, torch_seed
-from procmem_pretrain.vit import make_vit, normalized
+from procmem_pretrain.vit import make_vit, normalized, without_registers
 
 LAYOUT_GRID = 4
 
@@ -129,14 +129,18 @@ class Network(nn.Module):
         )
 
     def tokens(self, views: Tensor, keep: Tensor | None = None) -> Tensor:
-        """(B, 3, s, s) in [0, 1] -> (B, 1 + K, P); `keep` (B, K) selects patches."""
+        """(B, 3, s, s) in [0, 1] -> (B, 1 + K, P); `keep` (B, K) selects patches.
+
+        Registers are seen by all blocks, and left out of the result.
+        """
         vit = self.vit
         tokens = vit._pos_embed(vit.patch_embed(normalized(views)))  # type: ignore[operator]
         if keep is not None:
-            patches = torch.take_along_dim(tokens[:, 1:], keep[:, :, None], dim=1)
-            tokens = torch.cat([tokens[:, :1], patches], dim=1)
+            prefix = int(vit.num_prefix_tokens)  # type: ignore[arg-type]  # timm's
+            patches = torch.take_along_dim(tokens[:, prefix:], keep[:, :, None], dim=1)
+            tokens = torch.cat([tokens[:, :prefix], patches], dim=1)
         normed: Tensor = vit.norm(vit.blocks(vit.norm_pre(tokens)))  # type: ignore[operator]
-        return normed
+        return without_registers(vit, normed)
 
     def project(self, cls: Tensor) -> Tensor:
         """(B, P) class tokens -> (B, projection) float32 unit vectors."""
@@ -155,6 +159,7 @@ class SimDinoObjective(nn.Module):
         steps: int,
         batch: int,
         precision: str,
+        registers: int = 0,
     ) -> None:
         super().__init__()
         self.config = config
@@ -162,12 +167,15 @@ class SimDinoObjective(nn.Module):
         self._bf16 = precision == "bf16"
         self._diagnostics: dict[str, Tensor] = {}
         with torch.random.fork_rng(devices=[]):
-            vit = make_vit(model, root_seed=root_seed, drop_path=config.drop_path)
+            vit = make_vit(
+                model, root_seed=root_seed, drop_path=config.drop_path, registers=registers
+            )
             torch.manual_seed(torch_seed(root_seed, "heads"))
             self.student = Network(vit, projection=config.projection)
             self.patch_predictor = nn.Linear(vit.embed_dim, 4 * CHANNELS)
             self.layout_predictor = nn.Linear(vit.embed_dim, LAYOUT_GRID**2 * CHANNELS)
-        self.teacher = Network(make_vit(model, root_seed=root_seed), projection=config.projection)
+        teacher = make_vit(model, root_seed=root_seed, registers=registers)
+        self.teacher = Network(teacher, projection=config.projection)
         self.teacher.load_state_dict(self.student.state_dict())
         self.teacher.requires_grad_(False).eval()
 

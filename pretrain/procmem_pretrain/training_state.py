@@ -16,9 +16,10 @@ from torch import Tensor, nn
 from procmem.errors import CheckpointError, InputError, TrainingError
 from procmem.manifest import Manifest
 from procmem_pretrain import checkpoint
-from procmem_pretrain.config import TrainConfig
+from procmem_pretrain.config import TrainConfig, with_added_fields
 from procmem_pretrain.jobs import program_set
 from procmem_pretrain.optimization import make_optimizer
+from procmem_pretrain.vit import count_registers, with_registers
 
 _TEACHER = "teacher.vit."
 
@@ -95,10 +96,10 @@ class TrainingState:
         """Takes the weights of another run, full or compact, and starts at step 0.
 
         Of a compact checkpoint the teacher's weights become those of student and teacher; heads
-        start anew.
+        start anew. So do registers that the other run did not have.
 
         Raises:
-            CheckpointError: damaged, or of another architecture.
+            CheckpointError: damaged, of another architecture, or with registers of another number.
         """
         manifest, _, vit = checkpoint.load_teacher(path)
         if manifest.name != self.config.model:
@@ -107,6 +108,14 @@ class TrainingState:
                 f"name it with --model {manifest.name}"
             )
         weights = vit.state_dict()
+        found, wanted = count_registers(weights), self.config.registers
+        if not found and wanted:
+            weights = with_registers(weights, wanted, root_seed=self.config.root_seed)
+        elif found != wanted:
+            raise CheckpointError(
+                f"{path} has {found} registers, wanted {wanted}: its other weights learned beside "
+                f"them; name them with --registers {found}"
+            )
         self.objective.student.vit.load_state_dict(weights)  # type: ignore[union-attr]
         self.vit.load_state_dict(weights)
         self.chain = (*manifest.origin.chain, ("start", manifest.sha256))
@@ -114,6 +123,7 @@ class TrainingState:
     def _check_same_run(self, folder: Path, manifest: Manifest) -> None:
         # JSON has no tuples; comparing the written forms compares the values.
         wanted, found = _plain(dataclasses.asdict(self.config)), _plain(manifest.config)
+        found = with_added_fields(found)
         different = _differences(found, wanted)
         if "steps" in different:
             step = manifest.origin.steps

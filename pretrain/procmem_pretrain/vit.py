@@ -23,16 +23,22 @@ ARCHITECTURES = {
 }
 
 
-def make_vit(name: str, *, root_seed: int, drop_path: float = 0.0) -> Any:
+# As timm begins position embeddings: registers differ from each other from the first step on.
+_REGISTER_DEVIATION = 0.02
+
+
+def make_vit(name: str, *, root_seed: int, drop_path: float = 0.0, registers: int = 0) -> Any:
     """A freshly initialized transformer without a classifier.
 
     Args:
         name: key of `ARCHITECTURES`.
         root_seed: decides the initial weights.
         drop_path: chance of skipping a residual branch in training (DINO: 0.1).
+        registers: R, learned tokens beside the class token that belong to no patch (Darcet et al.
+            2024, arXiv 2309.16588). All other weights begin as they do without registers.
 
     Returns:
-        a `timm.models.VisionTransformer`; `forward_features` gives (B, 1 + h * w, P), the class
+        a `timm.models.VisionTransformer`; `forward_features` gives (B, 1 + R + h * w, P), the class
         token first. It takes every side that is a multiple of 16 and interpolates its position
         embeddings from 224 pixels (timm's `resample_abs_pos_embed`: bicubic, antialiased).
 
@@ -43,13 +49,60 @@ def make_vit(name: str, *, root_seed: int, drop_path: float = 0.0) -> Any:
         raise unknown_choice("model", name, ARCHITECTURES)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(torch_seed(root_seed, "init"))
-        return timm.create_model(
-            ARCHITECTURES[name],
-            pretrained=False,
-            num_classes=0,
-            dynamic_img_size=True,
-            drop_path_rate=drop_path,
-        )
+        vit = _created(name, drop_path=drop_path)
+        if registers:
+            weights = with_registers(vit.state_dict(), registers, root_seed=root_seed)
+            vit = _created(name, drop_path=drop_path, reg_tokens=registers, no_embed_class=True)
+            vit.load_state_dict(weights)
+        return vit
+
+
+def _created(name: str, *, drop_path: float, **options: Any) -> Any:
+    return timm.create_model(
+        ARCHITECTURES[name],
+        pretrained=False,
+        num_classes=0,
+        dynamic_img_size=True,
+        drop_path_rate=drop_path,
+        **options,
+    )
+
+
+def with_registers(
+    weights: dict[str, Tensor], registers: int, *, root_seed: int
+) -> dict[str, Tensor]:
+    """The weights of a transformer without registers, and R new ones.
+
+    The class token's position embedding becomes a part of the class token: with registers only
+    patches have positions (Darcet et al. 2024, section 2.2). What the class token and the patches
+    are before the first block stays the same.
+
+    Args:
+        weights: of `make_vit` without registers.
+        registers: R, 1 or more.
+        root_seed: decides the new tokens.
+    """
+    token, positions = weights["cls_token"], weights["pos_embed"]
+    random = torch.Generator().manual_seed(torch_seed(root_seed, "registers"))
+    new = torch.randn(1, registers, token.shape[2], generator=random) * _REGISTER_DEVIATION
+    return weights | {
+        "cls_token": token + positions[:, :1],
+        "pos_embed": positions[:, 1:],
+        "reg_token": new.to(token),
+    }
+
+
+def count_registers(weights: dict[str, Tensor]) -> int:
+    """R of a transformer with these weights."""
+    return weights["reg_token"].shape[1] if "reg_token" in weights else 0
+
+
+def without_registers(vit: Any, tokens: Tensor) -> Tensor:
+    """(B, 1 + R + n, P) tokens of a transformer -> (B, 1 + n, P), the class token first."""
+    prefix = int(vit.num_prefix_tokens)
+    if prefix == 1:
+        return tokens
+    return torch.cat([tokens[:, :1], tokens[:, prefix:]], dim=1)
 
 
 def normalized(views: Tensor) -> Tensor:
@@ -91,13 +144,11 @@ class Perception(nn.Module):
         """What `forward` gives for the transformer's tokens on a grid (h, w).
 
         Args:
-            tokens: (B, 1 + R + h * w, P): the class token, R registers (none in models that
-                procmem trains; they are left out), the patches row by row.
+            tokens: (B, 1 + R + h * w, P): the class token, R registers (they are left out), the
+                patches row by row.
             grid: (h, w).
         """
-        registers = self.vit.num_prefix_tokens - 1
-        if registers:
-            tokens = torch.cat([tokens[:, :1], tokens[:, 1 + registers :]], dim=1)
+        tokens = without_registers(self.vit, tokens)
         patches = tokens[:, 1:].reshape(-1, *grid, tokens.shape[2])
         if self.readout_weight is None:
             cls = tokens[:, 0]

@@ -155,8 +155,13 @@ def _exported_forms(checkpoint: bytes) -> Iterator[tuple[str, npt.NDArray[np.flo
     for name, values in tensors.items():
         if not name.startswith(("teacher/", "readout/")):
             continue  # a full training state also holds the student and the optimizer
-        if name == "teacher/cls_token" and "teacher/pos_embed" in tensors:
-            continue  # stored as a sum with its position
+        if name in ("teacher/cls_token", "teacher/reg_token") and "teacher/pos_embed" in tensors:
+            continue  # stored together: with the position, or as the tokens before the patches
+        if name == "teacher/pos_embed" and values.ndim == 3 and "teacher/reg_token" in tensors:
+            yield name, values[0].T  # with registers, positions are the patches' alone
+            front = [tensors[f"teacher/{kind}_token"] for kind in ("cls", "reg")]
+            yield "teacher/cls_token", np.concatenate(front, axis=1)
+            continue
         if name == "teacher/pos_embed" and values.ndim == 3 and "teacher/cls_token" in tensors:
             yield name, values[0, 1:].T  # the table of positions, (P, h * w)
             yield "teacher/cls_token", tensors["teacher/cls_token"] + values[:, :1]

@@ -26,6 +26,7 @@ from procmem.errors import (
 from procmem.manifest import read_verified, sha256_of_bytes
 from procmem.preprocess import center_view
 from procmem.types import Embedding
+from procmem.weights import compare_weights
 from procmem_export import any_side
 from procmem_export import export as conductor
 from procmem_export.any_side import AnySide
@@ -43,17 +44,17 @@ from procmem_pretrain.vit import Perception, make_vit
 QUICK = ("--probes", "4", "--programs", "2")
 
 
-def write_checkpoint(folder: Path, *, seed: int) -> Path:
+def write_checkpoint(folder: Path, *, seed: int, registers: int = 0) -> Path:
     generator = torch.Generator().manual_seed(seed)
     path = folder / f"vit-tiny-{seed}.safetensors"
     checkpoint.save(
         path,
         checkpoint.compact_tensors(
-            make_vit("vit-tiny", root_seed=seed),
+            make_vit("vit-tiny", root_seed=seed, registers=registers),
             torch.randn(32, 19 * 192, generator=generator).half().float(),
             torch.randn(32, generator=generator),
         ),
-        config=TrainConfig(),
+        config=TrainConfig(registers=registers),
         step=1,
         program_set_sha256="0" * 64,
         cls_dim=32,
@@ -91,6 +92,30 @@ def test_the_manifest_chains_the_model_to_its_checkpoint(source: Path, exported:
     manifest, _ = read_verified(exported)
     assert manifest.kind == "onnx"
     assert manifest.origin.chain[-1] == ("checkpoint", sha256_of_bytes(source.read_bytes()))
+
+
+def test_a_checkpoint_with_registers_gives_a_model_without_them_in_its_answers(
+    tmp_path: Path,
+) -> None:
+    source = write_checkpoint(tmp_path, seed=4, registers=4)
+    output = tmp_path / "registered.onnx"
+    result = CliRunner().invoke(main, [str(source), "--out", str(output), *QUICK])
+    assert result.exit_code == 0, result.output
+    manifest, model = checkpoint.load_perception(source)
+    image = np.random.default_rng(4).integers(0, 256, (300, 260, 3), np.uint8)
+    embedding = Embedder(output).embed([image])
+    with torch.no_grad():
+        view = torch.from_numpy(center_view(image, manifest.preprocessing))[None]
+        cls, patches = model(view)
+    assert embedding.patches.shape == (1, 14, 14, 192)
+    # The gate's own bounds on a cosine.
+    assert (embedding.cls @ cls.numpy().T).item() >= 0.9999
+    cosine = functional.cosine_similarity(torch.from_numpy(embedding.patches), patches, dim=3)
+    assert cosine.min().item() >= 0.9999
+    comparison = compare_weights(output.read_bytes(), source.read_bytes())
+    assert comparison.problem is None
+    with_other = write_checkpoint(tmp_path, seed=5, registers=4)
+    assert compare_weights(output.read_bytes(), with_other.read_bytes()).problem is not None
 
 
 def test_the_file_is_self_contained_and_names_no_path_of_this_machine(exported: Path) -> None:

@@ -3,14 +3,19 @@ import dataclasses
 import os
 import signal
 from pathlib import Path
+from typing import Literal
 
+import numpy as np
 import pytest
 import torch
 
 from procmem.errors import CheckpointError, InputError, TrainingError
-from procmem.manifest import manifest_path
+from procmem.manifest import manifest_path, read_manifest, write_manifest
+from procmem.preprocess import center_view
 from procmem_pretrain import checkpoint
 from procmem_pretrain.config import RECIPES, TrainConfig, config_from_dict
+from procmem_pretrain.dino import DinoConfig
+from procmem_pretrain.evaluation.methods import checkpoint_methods
 from procmem_pretrain.health import HealthCheck, Unhealthy
 from procmem_pretrain.objective import make_objective
 from procmem_pretrain.optimization import learning_rate, teacher_momentum, weight_decay
@@ -19,7 +24,7 @@ from procmem_pretrain.simdino import Phase, SimDinoConfig, SimDinoObjective
 from procmem_pretrain.stream import ImageStream
 from procmem_pretrain.train import train
 from procmem_pretrain.training_state import TrainingState
-from procmem_pretrain.vit import make_vit
+from procmem_pretrain.vit import make_vit, normalized, with_registers
 
 
 def with_simdino(config: TrainConfig, **changes: object) -> TrainConfig:
@@ -194,6 +199,102 @@ def test_a_start_that_does_not_exist_or_does_not_fit_is_refused(
         train(small, tmp_path / "other", init_from=start)
 
 
+@pytest.mark.parametrize("objective", ["simdino", "dino"])
+def test_a_run_with_registers_trains_resumes_and_is_evaluated(
+    tiny_config: TrainConfig, tmp_path: Path, objective: Literal["simdino", "dino"]
+) -> None:
+    small = DinoConfig(prototypes=32, hidden=16, bottleneck=8, local_views=1)
+    small = dataclasses.replace(small, global_side=64, local_side=32)
+    config = dataclasses.replace(tiny_config, registers=2, steps=2, objective=objective, dino=small)
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    path = train(config, whole)
+    train(config, parts, stop_after=1)
+    train(config, parts)
+    a, b = (checkpoint.load(checkpoint.latest(folder))[1] for folder in (whole, parts))
+    assert all(torch.equal(a[name], b[name]) for name in a)
+    start = make_vit("vit-tiny", root_seed=config.root_seed, registers=2).state_dict()
+    assert start["reg_token"].shape == (1, 2, 192)
+    assert not torch.equal(start["reg_token"], a["objective/student.vit.reg_token"])
+
+    manifest, model = checkpoint.load_perception(path)
+    assert model.vit.num_prefix_tokens == 3
+    plain, read_out = checkpoint_methods(path)
+    image = np.random.default_rng(0).integers(0, 256, (224, 224, 3), np.uint8)
+    view = torch.from_numpy(image).permute(2, 0, 1)[None].float().div(255)
+    with torch.no_grad():
+        tokens = model.vit.forward_features(normalized(view))
+        answer, _ = model(torch.from_numpy(center_view(image, manifest.preprocessing))[None])
+    assert plain.patches is not None
+    found = plain.patches(image, (224, 224)).reshape(196, 192)
+    assert np.allclose(found, tokens[0, 3:].numpy(), atol=1e-4)
+    assert np.allclose(read_out.embed([image]), answer.numpy(), atol=1e-4)
+
+
+def test_dropped_patches_leave_the_class_token_and_all_registers(
+    tiny_config: TrainConfig,
+) -> None:
+    config = dataclasses.replace(tiny_config, registers=3)
+    student = make_objective(config).student.eval()
+    views = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    all_patches = torch.arange(16).expand(2, -1)
+    with torch.no_grad():
+        whole = student.tokens(views)
+        kept = student.tokens(views, all_patches)
+        fewer = student.tokens(views, all_patches[:, 4:8])
+    assert whole.shape == (2, 17, 192)
+    assert torch.equal(kept, whole)
+    assert fewer.shape == (2, 5, 192)
+    seen: list[int] = []
+    student.vit.blocks[0].register_forward_pre_hook(lambda _, given: seen.append(given[0].shape[1]))
+    with torch.no_grad():
+        student.tokens(views, all_patches[:, 4:8])
+    assert seen == [1 + 3 + 4]
+
+
+def test_registers_start_anew_from_a_run_without_and_the_rest_goes_on(
+    tiny_config: TrainConfig, tmp_path: Path
+) -> None:
+    first = train(tiny_config, tmp_path / "first", stop_after=1)
+    config = dataclasses.replace(tiny_config, registers=2)
+    second = train(config, tmp_path / "second", init_from=first, stop_after=0)
+    old, new = checkpoint.load(first)[1], checkpoint.load(second)[1]
+    fresh = with_registers(
+        make_vit("vit-tiny", root_seed=0).state_dict(), 2, root_seed=config.root_seed
+    )
+    for kind in ("teacher/", "objective/student.vit."):
+        assert torch.equal(new[kind + "reg_token"], fresh["reg_token"])
+        assert torch.equal(new[kind + "pos_embed"], old["teacher/pos_embed"][:, 1:])
+        assert torch.equal(new[kind + "norm.weight"], old["teacher/norm.weight"])
+
+
+@pytest.mark.parametrize("wanted", [0, 3])
+def test_a_start_with_registers_of_another_number_is_refused(
+    tiny_config: TrainConfig, tmp_path: Path, wanted: int
+) -> None:
+    with_two = dataclasses.replace(tiny_config, registers=2)
+    start = train(with_two, tmp_path / "start", stop_after=0)
+    config = dataclasses.replace(tiny_config, registers=wanted)
+    with pytest.raises(CheckpointError, match=f"has 2 registers, wanted {wanted}.*--registers 2"):
+        train(config, tmp_path / "run", init_from=start)
+    with pytest.raises(TrainingError, match=f"registers: 2 -> {wanted}"):
+        train(config, tmp_path / "start")
+
+
+def test_a_run_from_before_registers_goes_on_without_them(
+    tiny_config: TrainConfig, tmp_path: Path
+) -> None:
+    path = train(tiny_config, tmp_path, stop_after=1)
+    manifest = read_manifest(path)
+    older = {name: value for name, value in manifest.config.items() if name != "registers"}
+    write_manifest(dataclasses.replace(manifest, config=older), tmp_path)
+    assert config_from_dict(older) == tiny_config
+    later = train(tiny_config, tmp_path, stop_after=2)
+    assert checkpoint.load(later)[0].origin.steps == 2
+    write_manifest(dataclasses.replace(read_manifest(later), config=older), tmp_path)
+    with pytest.raises(TrainingError, match="registers: 0 -> 1"):
+        train(dataclasses.replace(tiny_config, registers=1), tmp_path)
+
+
 def test_a_checkpoint_with_a_flipped_byte_is_refused(
     tiny_config: TrainConfig, tmp_path: Path
 ) -> None:
@@ -238,8 +339,10 @@ def test_cuda_without_a_gpu_is_refused(tiny_config: TrainConfig, tmp_path: Path)
 
 
 def test_all_wrong_constants_are_told_at_once() -> None:
-    with pytest.raises(InputError, match=r"(?s)steps is 0.*batch is 1.*warmup is 2"):
-        TrainConfig(batch=1, steps=0, warmup=2)
+    with pytest.raises(
+        InputError, match=r"(?s)steps is 0.*batch is 1.*registers is -1.*warmup is 2"
+    ):
+        TrainConfig(batch=1, steps=0, registers=-1, warmup=2)
     with pytest.raises(InputError, match=r"(?s)shares \[0.5\].*side is 100"):
         SimDinoConfig(phases=(Phase(0.5, 100, 0.5),))
 

@@ -27,7 +27,7 @@ from procmem_pretrain.checkpoint import load_perception
 from procmem_pretrain.compact import procedural_readout
 from procmem_pretrain.config import TrainConfig
 from procmem_pretrain.stream import StreamConfig, generate
-from procmem_pretrain.vit import make_vit, statistics
+from procmem_pretrain.vit import make_vit, statistics, without_registers
 
 Float32 = npt.NDArray[np.float32]
 UInt8 = npt.NDArray[np.uint8]
@@ -98,7 +98,7 @@ class Perceiver:
             self.preprocessing.std, np.float32
         )
         batch = torch.from_numpy(view).permute(2, 0, 1)[None].to(self.device)
-        tokens = self.vit.forward_features(batch)[0, 1:]
+        tokens = without_registers(self.vit, self.vit.forward_features(batch))[0, 1:]
         found: Float32 = tokens.reshape(height // 16, width // 16, -1).cpu().numpy()
         return found
 
@@ -118,7 +118,7 @@ class Perceiver:
                 for _, image in part
             ]
             batch = torch.from_numpy(np.stack(views)).to(self.device)
-            tokens = self.vit.forward_features(batch)
+            tokens = without_registers(self.vit, self.vit.forward_features(batch))
             grid = (batch.shape[2] // 16, batch.shape[3] // 16)
             for (key, _), row in zip(part, statistics(tokens, grid).cpu().numpy(), strict=True):
                 self._seen[key] = row
