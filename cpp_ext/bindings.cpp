@@ -237,8 +237,9 @@ std::vector<py::ssize_t> shape(std::size_t rows, std::size_t columns) {
     return {static_cast<py::ssize_t>(rows), static_cast<py::ssize_t>(columns)};
 }
 
-// What each row of float16 is multiplied with; nullptr: nothing.
-const float* checked_scales(const py::object& object, const Matrix& memory) {
+// What each row of float16 is multiplied with; nullptr: nothing. Of listed rows only theirs is read.
+const float* checked_scales(const py::object& object, const Matrix& memory,
+                            const procmem::Selection& selection) {
     if (object.is_none()) {
         return nullptr;
     }
@@ -247,7 +248,9 @@ const float* checked_scales(const py::object& object, const Matrix& memory) {
                              ", wanted them for float16 only");
     }
     const auto* scales = checked_line<float>(object, "scales", "float32", memory.rows);
-    for (std::size_t row = 0; row < memory.rows; ++row) {
+    const bool listed = selection.rows != nullptr;
+    for (std::size_t i = 0; i < (listed ? selection.row_count : memory.rows); ++i) {
+        const std::size_t row = listed ? static_cast<std::size_t>(selection.rows[i]) : i;
         if (!std::isfinite(scales[row])) {
             throw py::value_error("scales holds " + std::to_string(scales[row]) + " at " +
                                   std::to_string(row) + ", wanted finite numbers");
@@ -270,7 +273,7 @@ py::tuple topk(const py::object& queries_object, const py::object& memory_object
     }
     const std::size_t thread_count = checked_threads(threads);
     const auto [selection, selected] = checked_selection(keep_object, rows_object, memory.rows);
-    const float* scales = checked_scales(scales_object, memory);
+    const float* scales = checked_scales(scales_object, memory, selection);
     const procmem::Kernels& kernels = procmem::choose_kernels(isa);
     const procmem::Int8Kernels& int8_kernels = procmem::choose_int8_kernels(isa);
     const std::size_t found = std::min(static_cast<std::size_t>(k), selected);
