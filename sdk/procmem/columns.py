@@ -69,6 +69,11 @@ class ItemColumns:
         """Of every item. Do not write to it."""
         return self._labels
 
+    @property
+    def sources(self) -> list[str | None]:
+        """Of every item. Do not write to it."""
+        return self._sources
+
     def insert(self, items: Iterable[Item]) -> None:
         """Takes in items, none of them held already."""
         new = sorted(items, key=lambda item: item.id)

@@ -1,0 +1,263 @@
+"""Figures of `steps.py` as Markdown and as a plot, with what follows from them for larger vaults.
+
+What is said of other engines comes from the pages that `SOURCES` names; nothing of it was run here.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import platform
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from stores.vectors import WIDTH
+
+from scale.lines import LINES, Line, Tables, at_size, exponent, reach, recall
+from scale.steps import K
+
+LARGEST = 1_000_000_000
+
+SOURCES = """
+- pgvector: a vector takes 4 bytes for each dimension and 8, a half one 2 and 8, a table is
+  limited to 32 TB ([its README](https://github.com/pgvector/pgvector)); 550,000 vectors of
+  1,024 make an HNSW index of 4.25 GB (1.9 times the vectors) in 364 to 666 s, and a query takes
+  2.9 ms at recall@10 0.84 ([one benchmark's
+  record](https://raw.githubusercontent.com/unrealshape/bachelor-db-benchmark/main/results/2026-06-15T22-05-21Z_pgvector-S0-latency-r3/summary.json));
+  where the index outgrows the RAM, 4 GB in that case, queries went from 3.7 to 43 ms ([a
+  provider's figures](https://rivestack.io/pgvector-benchmarks)).
+- Milvus: with DiskANN an eighth of the vectors' bytes is kept in RAM as codes and an eighth as
+  a cache, and 56 links of each on the disk ([its
+  documentation](https://milvus.io/docs/disk_index.md)); IVF_SQ8 takes 70 to 75 % less RAM than
+  the vectors ([its makers](https://zilliz.com/blog/demystify-milvus-sizing-tool)).
+- DiskANN itself: 1,000,000,000 vectors of 128 bytes on one machine with 16 cores, 64 GB of RAM
+  and an SSD, more than 5,000 queries/s at less than 3 ms, 1-recall@1 above 95 % ([Jayaram
+  Subramanya and others, NeurIPS
+  2019](https://proceedings.neurips.cc/paper/2019/hash/09853c7fb1d3f8ee67a61b6bf4a7f8e6-Abstract.html)).
+"""
+
+
+def report(tables: Tables, command: str) -> str:
+    """The whole file."""
+    counts = sorted(tables)
+    loads = [steps[name]["load"] for steps in tables.values() for name in steps]
+    return f"""# A vault as it grows
+
+`{command}`
+
+{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}, numpy
+{np.__version__}; load average at the steps' beginnings {min(loads):.1f} to {max(loads):.1f} (2
+is all that this machine can do).
+
+![what a vault costs](../pictures/scale.png)
+
+{_measured(tables)}
+
+Plain vaults of unit vectors around {WIDTH}-wide random centers, 100 to each, with labels and
+sources. Every step is a process of its own, after imports, on files that the system may have in
+its cache. In brackets: seconds of all processors together, unless the row says otherwise. They
+are what the work needs; where seconds that passed are many more, other programs had the cores.
+Slope: the exponent between the two largest sizes, 1 is linear.
+
+## Why
+
+{_reasons(tables)}
+
+## How far a local vault goes
+
+From the largest vault measured, by its slope; what is asked of one machine like this one, and
+the number of items up to which it holds.
+
+{_limits(tables)}
+
+- **A local vault** is the rule for one device: one program that writes, any number that read,
+  everything in RAM of each reader, and a deletion that is through within seconds, or put off to
+  the next opening above 100,000 items.
+- **PostgreSQL with pgvector** takes over where several programs write at once, where readers
+  cannot each hold all vectors ({counts[-1]:,} items are {at_size(tables, "ram", counts[-1]):.1f} GB
+  in every one of them), or where items come and go so often that a purge of
+  {at_size(tables, "purge", counts[-1]):.0f} s each time is too long. Queries are no reason before
+  some ten million items. What is deleted is in its files until a VACUUM and in its log for
+  longer.
+- **Milvus** takes over where one machine's RAM does not hold pgvector's index: from about a
+  hundred million items on. It deletes by marks and compaction.
+
+## On paper, to {LARGEST:,}
+
+{_paper(tables)}
+
+Vectors of {WIDTH}; the local vault by its slopes, the others by the published figures below,
+times and RAM for one copy. "pgvector" is half-precision vectors in a table and an HNSW index of
+them, "Milvus" DiskANN.
+
+{SOURCES.strip()}
+"""
+
+
+def _measured(tables: Tables) -> str:
+    counts = sorted(tables)
+    lines = [
+        "| | " + " | ".join(f"{count:,}" for count in counts) + " | slope |",
+        "|---|" + "--:|" * (len(counts) + 1),
+    ]
+    for key, line in LINES.items():
+        cells = [_cell(line, tables[count]) for count in counts]
+        lines.append(f"| {line.title}, {line.unit} | {' | '.join(cells)} | {_slope(tables, key)} |")
+    shares = [recall(tables[count]) for count in counts]
+    lines.append(
+        f"| recall@{K} of auto, % | "
+        + " | ".join(f"{100 * share:.2f}" for share in shares)
+        + " | |"
+    )
+    return "\n".join(lines)
+
+
+def _reasons(tables: Tables) -> str:
+    return "\n".join(
+        f"- **{line.title}**{_slope_text(tables, key)}: {line.why}" for key, line in LINES.items()
+    )
+
+
+def _limits(tables: Tables) -> str:
+    wanted = [
+        ("open", 1.0, "opens within 1 s"),
+        ("open", 5.0, "opens within 5 s"),
+        ("open", 60.0, "opens within a minute"),
+        ("query", 5.0, "answers within 5 ms"),
+        ("query", 100.0, "answers within 0.1 s, all that a person notices"),
+        ("purge", 1.0, "purges within 1 s"),
+        ("purge", 60.0, "purges within a minute"),
+        ("ram", 1.5, "takes 1.5 GB of RAM"),
+        ("ram", 16.0, "takes 16 GB of RAM"),
+        ("ram", 128.0, "takes 128 GB of RAM"),
+        ("disk", 1000.0, "takes 1 TB of disk, half of it for purges"),
+    ]
+    lines = ["| a local vault | up to about |", "|---|--:|"]
+    for key, most, text in wanted:
+        figure = most / 2 if key == "disk" else most
+        lines.append(f"| {text} | {_round(reach(tables, key, figure)):,} |")
+    return "\n".join(lines)
+
+
+def _paper(tables: Tables) -> str:
+    counts = [10_000_000, 100_000_000, LARGEST]
+    half, whole = 2 * WIDTH, 4 * WIDTH
+    rows = {
+        "local vault: disk": lambda n: _bytes(1e9 * at_size(tables, "disk", n)),
+        "local vault: RAM of each reader": lambda n: _bytes(1e9 * at_size(tables, "ram", n)),
+        "local vault: query": lambda n: _time(at_size(tables, "query", n) / 1000),
+        "local vault: open": lambda n: _time(at_size(tables, "open", n)),
+        "local vault: purge": lambda n: _time(at_size(tables, "purge", n)),
+        "pgvector: table and index on disk": lambda n: _bytes(n * (half + 40 + 1.9 * half)),
+        "pgvector: RAM for its index": lambda n: _bytes(n * 1.9 * half),
+        "Milvus: on disk": lambda n: _bytes(n * (whole + 4 * 56)),
+        "Milvus: RAM": lambda n: _bytes(n * whole / 4),
+    }
+    lines = [
+        "| | " + " | ".join(f"{count:,}" for count in counts) + " |",
+        "|---|" + "--:|" * len(counts),
+        *(
+            f"| {title} | {' | '.join(of(count) for count in counts)} |"
+            for title, of in rows.items()
+        ),
+    ]
+    return "\n".join(lines)
+
+
+# ---- words
+
+
+def _round(count: float) -> int:
+    """To two digits: it is an estimate."""
+    unit = 10 ** max(0, int(math.log10(count)) - 1)
+    return int(round(count / unit) * unit)
+
+
+def _cell(line: Line, steps: dict[str, dict[str, Any]]) -> str:
+    beside = "" if line.beside is None else f" ({_number(line.beside(steps))})"
+    return _number(line.of(steps)) + beside
+
+
+def _number(value: float) -> str:
+    return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
+
+
+def _slope(tables: Tables, key: str) -> str:
+    found = exponent(tables, key)
+    return "" if found is None else f"{found:.2f}"
+
+
+def _slope_text(tables: Tables, key: str) -> str:
+    slope = _slope(tables, key)
+    return f" ({slope})" if slope else ""
+
+
+def _bytes(value: float) -> str:
+    return f"{value / 1e12:.1f} TB" if value >= 1e12 else f"{value / 1e9:,.0f} GB"
+
+
+def _time(seconds: float) -> str:
+    if seconds < 1:
+        return f"{1000 * seconds:.0f} ms"
+    return f"{seconds:.0f} s" if seconds < 600 else f"{seconds / 3600:.1f} h"
+
+
+# ---- the picture
+
+
+def draw(tables: Tables, path: Path) -> None:
+    """Measured figures as points, and lines on to a thousand million."""
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    from matplotlib import pyplot as plt
+
+    counts = np.array(sorted(tables), dtype=float)
+    further = np.array([counts[-1], LARGEST])
+    figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4.8), layout="constrained")
+    panels = (
+        (left, "seconds", ("receipt", "purge", "open", "query_exact", "query", "delete")),
+        (right, "GB", ("disk", "ram")),
+    )
+    for axes, name, keys in panels:
+        for key in keys:
+            unit = 1000 if LINES[key].unit == "ms" else 1
+            known = [at_size(tables, key, count) / unit for count in counts]
+            flat = key == "delete"
+            last = known[-1]
+            beyond = [last, last if flat else last * LARGEST / counts[-1]]
+            (line,) = axes.plot(counts, known, "o-", label=LINES[key].title.split(",")[0])
+            axes.plot(further, beyond, "--", color=line.get_color(), alpha=0.5)
+            if key == "query":
+                line.set_label("query, auto")
+            elif key == "query_exact":
+                line.set_label("query, exact")
+        axes.set(xscale="log", yscale="log", xlabel="items", ylabel=name)
+        axes.grid(which="major", alpha=0.3)
+    left.lines[0].set_label("delete one, purge, search, receipt")
+    right.lines[0].set_label("on disk")
+    right.lines[2].set_label("RAM of a reader")
+    whole = 4 * WIDTH / 1e9
+    right.plot(
+        [1e7, LARGEST],
+        [1e7 * whole / 4, LARGEST * whole / 4],
+        ":",
+        color="gray",
+        label="Milvus, DiskANN: RAM (published)",
+    )
+    right.plot(
+        [1e6, LARGEST],
+        [1e6 * 1.9 * whole / 2, LARGEST * 1.9 * whole / 2],
+        "-.",
+        color="gray",
+        label="pgvector, HNSW of halves: RAM (published)",
+    )
+    left.axhline(5, color="black", linewidth=0.6)
+    left.annotate("5 s", (counts[0], 5.5), fontsize=8)
+    right.axhline(16, color="black", linewidth=0.6)
+    right.annotate("16 GB", (counts[0], 18), fontsize=8)
+    for axes in (left, right):
+        axes.legend(fontsize=8, loc="upper left" if axes is right else "lower right")
+    figure.savefig(path, dpi=100)
+    plt.close(figure)
