@@ -9,12 +9,11 @@ import math
 import os
 import platform
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from stores.vectors import WIDTH
 
-from scale.lines import LINES, Line, Tables, at_size, exponent, reach, recall
+from scale.lines import LINES, Line, Steps, Tables, at_size, exponent, reach, recall, sizes_of
 from scale.steps import K
 
 LARGEST = 1_000_000_000
@@ -47,8 +46,7 @@ def report(tables: Tables, command: str) -> str:
 `{command}`
 
 {platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}, numpy
-{np.__version__}; load average at the steps' beginnings {min(loads):.1f} to {max(loads):.1f} (2
-is all that this machine can do).
+{np.__version__}; load average at the steps' beginnings {min(loads):.1f} to {max(loads):.1f}.
 
 ![what a vault costs](../pictures/scale.png)
 
@@ -56,9 +54,10 @@ is all that this machine can do).
 
 Plain vaults of unit vectors around {WIDTH}-wide random centers, 100 to each, with labels and
 sources. Every step is a process of its own, after imports, on files that the system may have in
-its cache. In brackets: seconds of all processors together, unless the row says otherwise. They
-are what the work needs; where seconds that passed are many more, other programs had the cores.
-Slope: the exponent between the two largest sizes, 1 is linear.
+its cache. In brackets: seconds of all processors together, for a query or a deletion in the mean
+(of the RAM: the most while opening). They are what the work needs; seconds that passed are more
+where other programs had the cores too, and fewer where both cores worked. Slope: the exponent of
+the work between the two largest sizes; 1 is linear.
 
 ## Why
 
@@ -66,8 +65,8 @@ Slope: the exponent between the two largest sizes, 1 is linear.
 
 ## How far a local vault goes
 
-From the largest vault measured, by its slope; what is asked of one machine like this one, and
-the number of items up to which it holds.
+By the work of one core, between the sizes that were measured, and in proportion beyond the
+largest: the number of items up to which a local vault does this.
 
 {_limits(tables)}
 
@@ -87,9 +86,9 @@ the number of items up to which it holds.
 
 {_paper(tables)}
 
-Vectors of {WIDTH}; the local vault by its slopes, the others by the published figures below,
-times and RAM for one copy. "pgvector" is half-precision vectors in a table and an HNSW index of
-them, "Milvus" DiskANN.
+Vectors of {WIDTH}; the local vault in proportion, by the work of one core; the others by the
+published figures below, times and RAM for one copy. "pgvector" is half-precision vectors in a
+table and an HNSW index of them, "Milvus" DiskANN.
 
 {SOURCES.strip()}
 """
@@ -174,7 +173,9 @@ def _round(count: float) -> int:
     return int(round(count / unit) * unit)
 
 
-def _cell(line: Line, steps: dict[str, dict[str, Any]]) -> str:
+def _cell(line: Line, steps: Steps) -> str:
+    if line.step not in steps:
+        return ""
     beside = "" if line.beside is None else f" ({_number(line.beside(steps))})"
     return _number(line.of(steps)) + beside
 
@@ -213,8 +214,7 @@ def draw(tables: Tables, path: Path) -> None:
     mpl.use("Agg")
     from matplotlib import pyplot as plt
 
-    counts = np.array(sorted(tables), dtype=float)
-    further = np.array([counts[-1], LARGEST])
+    least = min(tables)
     figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4.8), layout="constrained")
     panels = (
         (left, "seconds", ("receipt", "purge", "open", "query_exact", "query", "delete")),
@@ -223,12 +223,17 @@ def draw(tables: Tables, path: Path) -> None:
     for axes, name, keys in panels:
         for key in keys:
             unit = 1000 if LINES[key].unit == "ms" else 1
-            known = [at_size(tables, key, count) / unit for count in counts]
-            flat = key == "delete"
-            last = known[-1]
-            beyond = [last, last if flat else last * LARGEST / counts[-1]]
-            (line,) = axes.plot(counts, known, "o-", label=LINES[key].title.split(",")[0])
-            axes.plot(further, beyond, "--", color=line.get_color(), alpha=0.5)
+            sizes = sizes_of(tables, key)
+            known = [at_size(tables, key, count) / unit for count in sizes]
+            growth = 1 if key == "delete" else LARGEST / sizes[-1]
+            (line,) = axes.plot(sizes, known, "o-", label=LINES[key].title.split(",")[0])
+            axes.plot(
+                [sizes[-1], LARGEST],
+                [known[-1], known[-1] * growth],
+                "--",
+                color=line.get_color(),
+                alpha=0.5,
+            )
             if key == "query":
                 line.set_label("query, auto")
             elif key == "query_exact":
@@ -254,9 +259,9 @@ def draw(tables: Tables, path: Path) -> None:
         label="pgvector, HNSW of halves: RAM (published)",
     )
     left.axhline(5, color="black", linewidth=0.6)
-    left.annotate("5 s", (counts[0], 5.5), fontsize=8)
+    left.annotate("5 s", (least, 5.5), fontsize=8)
     right.axhline(16, color="black", linewidth=0.6)
-    right.annotate("16 GB", (counts[0], 18), fontsize=8)
+    right.annotate("16 GB", (least, 18), fontsize=8)
     for axes in (left, right):
         axes.legend(fontsize=8, loc="upper left" if axes is right else "lower right")
     figure.savefig(path, dpi=100)

@@ -189,8 +189,10 @@ class Index:
             indices, similarities = top_k(
                 queries, self._rows, count, keep=keep, scales=self._scales
             )
-        found, near = self._ids[indices], np.clip(similarities, -1.0, 1.0)
-        return (found[0], near[0]) if query.ndim == 1 else (found, near)
+        np.minimum(similarities, 1.0, out=similarities)
+        np.maximum(similarities, -1.0, out=similarities)
+        found = self._ids[indices]
+        return (found[0], similarities[0]) if query.ndim == 1 else (found, similarities)
 
     def _nearest_by_signs(
         self,
@@ -199,8 +201,8 @@ class Index:
         likely: int,
         keep: npt.NDArray[np.bool_] | None,
     ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
-        if not np.isfinite(queries).all():
-            return top_k(queries, self._rows, k)  # says what is wrong with them
+        if not math.isfinite(np.vdot(queries, queries)):  # says what is wrong with them
+            return top_k(queries, self._rows, k, keep=keep, scales=self._scales)
         if self._signs is None:
             self._signs = Signs(self._rows)
         screen = self._screened()

@@ -162,9 +162,11 @@ class Screen:
             Positions (K,) int64 and similarities (K,) float32, K = min(k, R); these are exact.
         """
         codes = np.rint(query * (1 / np.float32(self._unit)))  # as `_rounded` does
-        np.clip(codes, -_LEVELS, _LEVELS, out=codes)
+        np.minimum(codes, _LEVELS, out=codes)
+        np.maximum(codes, -_LEVELS, out=codes)
         found, _ = top_k(codes.astype(np.int8)[None], self._codes, 2 * k + 16, rows=candidates)
-        best, near = top_k(query[None], rows, k, rows=np.sort(found[0]), scales=scales)
+        found[0].sort()
+        best, near = top_k(query[None], rows, k, rows=found[0], scales=scales)
         return best[0], near[0]
 
     def _counts(self, k: int) -> Iterable[int]:
