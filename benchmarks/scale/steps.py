@@ -82,9 +82,12 @@ def ask(count: int, folder: Path, kind: IndexKind) -> Figures:
         memory = VisualMemory(folder, embedder=seen, index=kind, read_only=True)
         _answer(memory, seen, queries[0])
     opening = peak_bytes()
-    answers = [_answer(memory, seen, query) for query in queries]
+    answers: list[list[int]] = []
     with Clock() as asking:
-        samples = [_seconds(partial(_answer, memory, seen, query)) for query in queries]
+        samples = [
+            _seconds(lambda query=query: answers.append(_answer(memory, seen, query)))  # type: ignore[misc]
+            for query in queries
+        ]
     figures = {
         "open": clock.spent,
         "query": [float(np.median(samples)), asking.spent[1] / ASKED],
