@@ -161,7 +161,10 @@ LINES = {
 # ---- arithmetic
 
 
-def recall(steps: Steps) -> float:
+def recall(steps: Steps) -> float | None:
+    """The share of the exact answers that "auto" gives; None if both were not asked."""
+    if not steps.keys() >= {"auto", "exact"}:
+        return None
     pairs = zip(steps["auto"]["answers"], steps["exact"]["answers"], strict=True)
     return float(np.mean([len(set(some) & set(all_)) / len(all_) for some, all_ in pairs]))
 

@@ -17,6 +17,11 @@ from scale.lines import LINES, Line, Steps, Tables, at_size, exponent, reach, re
 from scale.steps import K
 
 LARGEST = 1_000_000_000
+PGVECTOR_RAM = 1.9 * 2 * WIDTH
+"""Bytes for each item: an index of half vectors, as much larger than them as the published one."""
+MILVUS_RAM = 4 * WIDTH / 4
+"""Codes and cache, an eighth of the vectors each."""
+DEVICE_GB, SERVER_GB = 16, 128
 
 SOURCES = """
 - pgvector: a vector takes 4 bytes for each dimension and 8, a half one 2 and 8, a table is
@@ -39,7 +44,8 @@ SOURCES = """
 
 def report(tables: Tables, command: str) -> str:
     """The whole file."""
-    counts = sorted(tables)
+    most = max(tables)
+    local, server = takeovers(tables)
     loads = [steps[name]["load"] for steps in tables.values() for name in steps]
     return f"""# A vault as it grows
 
@@ -70,17 +76,18 @@ largest: the number of items up to which a local vault does this.
 
 {_limits(tables)}
 
-- **A local vault** is the rule for one device: one program that writes, any number that read,
-  everything in RAM of each reader, and a deletion that is through within seconds, or put off to
-  the next opening above 100,000 items.
+The RAM decides: a device has {DEVICE_GB} GB of it and a server {SERVER_GB} GB in the picture above.
+
+- **A local vault, up to about {_round(local):,} items**, is the rule for one device: one program
+  that writes, any number that read, everything in RAM of each reader, and a deletion that is
+  through within seconds, or put off to the next opening above 100,000 items.
 - **PostgreSQL with pgvector** takes over where several programs write at once, where readers
-  cannot each hold all vectors ({counts[-1]:,} items are {at_size(tables, "ram", counts[-1]):.1f} GB
-  in every one of them), or where items come and go so often that a purge of
-  {at_size(tables, "purge", counts[-1]):.0f} s each time is too long. Queries are no reason before
-  some ten million items. What is deleted is in its files until a VACUUM and in its log for
-  longer.
-- **Milvus** takes over where one machine's RAM does not hold pgvector's index: from about a
-  hundred million items on. It deletes by marks and compaction.
+  cannot each hold all vectors ({most:,} items are {at_size(tables, "ram", most):.1f} GB in every
+  one of them), or where items come and go so often that a purge is too long each time (of so
+  many {at_size(tables, "purge", most):.0f} s of a processor). Queries are no reason before. What
+  is deleted there is in its files until a VACUUM, and in its log for longer.
+- **Milvus** takes over where a server's RAM does not hold pgvector's index, from about
+  {_round(server):,} items on. It deletes by marks and compaction.
 
 ## On paper, to {LARGEST:,}
 
@@ -104,11 +111,8 @@ def _measured(tables: Tables) -> str:
         cells = [_cell(line, tables[count]) for count in counts]
         lines.append(f"| {line.title}, {line.unit} | {' | '.join(cells)} | {_slope(tables, key)} |")
     shares = [recall(tables[count]) for count in counts]
-    lines.append(
-        f"| recall@{K} of auto, % | "
-        + " | ".join(f"{100 * share:.2f}" for share in shares)
-        + " | |"
-    )
+    cells = ["" if share is None else f"{100 * share:.2f}" for share in shares]
+    lines.append(f"| recall@{K} of auto, % | {' | '.join(cells)} | |")
     return "\n".join(lines)
 
 
@@ -141,17 +145,16 @@ def _limits(tables: Tables) -> str:
 
 def _paper(tables: Tables) -> str:
     counts = [10_000_000, 100_000_000, LARGEST]
-    half, whole = 2 * WIDTH, 4 * WIDTH
     rows = {
         "local vault: disk": lambda n: _bytes(1e9 * at_size(tables, "disk", n)),
         "local vault: RAM of each reader": lambda n: _bytes(1e9 * at_size(tables, "ram", n)),
         "local vault: query": lambda n: _time(at_size(tables, "query", n) / 1000),
         "local vault: open": lambda n: _time(at_size(tables, "open", n)),
         "local vault: purge": lambda n: _time(at_size(tables, "purge", n)),
-        "pgvector: table and index on disk": lambda n: _bytes(n * (half + 40 + 1.9 * half)),
-        "pgvector: RAM for its index": lambda n: _bytes(n * 1.9 * half),
-        "Milvus: on disk": lambda n: _bytes(n * (whole + 4 * 56)),
-        "Milvus: RAM": lambda n: _bytes(n * whole / 4),
+        "pgvector: table and index on disk": lambda n: _bytes(n * (2 * WIDTH + 40 + PGVECTOR_RAM)),
+        "pgvector: RAM for its index": lambda n: _bytes(n * PGVECTOR_RAM),
+        "Milvus: on disk": lambda n: _bytes(n * 4 * (WIDTH + 56)),
+        "Milvus: RAM": lambda n: _bytes(n * MILVUS_RAM),
     }
     lines = [
         "| | " + " | ".join(f"{count:,}" for count in counts) + " |",
@@ -162,6 +165,11 @@ def _paper(tables: Tables) -> str:
         ),
     ]
     return "\n".join(lines)
+
+
+def takeovers(tables: Tables) -> tuple[float, float]:
+    """How many items a reader on a device holds, and a server that has pgvector's index in RAM."""
+    return reach(tables, "ram", DEVICE_GB), SERVER_GB * 1e9 / PGVECTOR_RAM
 
 
 # ---- words
@@ -217,7 +225,11 @@ def draw(tables: Tables, path: Path) -> None:
     least = min(tables)
     figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4.8), layout="constrained")
     panels = (
-        (left, "seconds", ("receipt", "purge", "open", "query_exact", "query", "delete")),
+        (
+            left,
+            "seconds of processors",
+            ("receipt", "purge", "open", "query_exact", "query", "delete"),
+        ),
         (right, "GB", ("disk", "ram")),
     )
     for axes, name, keys in panels:
@@ -243,26 +255,22 @@ def draw(tables: Tables, path: Path) -> None:
     left.lines[0].set_label("delete one, purge, search, receipt")
     right.lines[0].set_label("on disk")
     right.lines[2].set_label("RAM of a reader")
-    whole = 4 * WIDTH / 1e9
-    right.plot(
-        [1e7, LARGEST],
-        [1e7 * whole / 4, LARGEST * whole / 4],
-        ":",
-        color="gray",
-        label="Milvus, DiskANN: RAM (published)",
+    engines = (
+        ("pgvector, HNSW of halves: RAM (published)", "-.", PGVECTOR_RAM),
+        ("Milvus, DiskANN: RAM (published)", ":", MILVUS_RAM),
     )
-    right.plot(
-        [1e6, LARGEST],
-        [1e6 * 1.9 * whole / 2, LARGEST * 1.9 * whole / 2],
-        "-.",
-        color="gray",
-        label="pgvector, HNSW of halves: RAM (published)",
-    )
+    ends = np.array([1e6, LARGEST])
+    for title, style, each in engines:
+        right.plot(ends, ends * each / 1e9, style, color="gray", label=title)
+    local, server = takeovers(tables)
+    names = ("a local vault", "PostgreSQL", "Milvus")
+    edges = (least, local, server, LARGEST)
+    for name, start, end in zip(names, edges, edges[1:], strict=False):
+        right.axvspan(start, end, alpha=0.05 + 0.07 * names.index(name), color="gray", linewidth=0)
+        right.annotate(name, ((start * end) ** 0.5, 0.013), fontsize=8, ha="center")
     left.axhline(5, color="black", linewidth=0.6)
-    left.annotate("5 s", (least, 5.5), fontsize=8)
-    right.axhline(16, color="black", linewidth=0.6)
-    right.annotate("16 GB", (least, 18), fontsize=8)
+    left.annotate("5 s", (LARGEST / 3, 5.5), fontsize=8)
     for axes in (left, right):
-        axes.legend(fontsize=8, loc="upper left" if axes is right else "lower right")
+        axes.legend(fontsize=8, loc="upper left")
     figure.savefig(path, dpi=100)
     plt.close(figure)
