@@ -5,9 +5,9 @@
 Two sets of vectors, 384 wide. Clusters: 1,000 random centers with noise of the same size, which is
 kinder to graphs than independent vectors. Photos: what the bundled model makes of random crops of
 the photos in a folder (40,000 by default; about a quarter of an hour at the first run, kept in
-build/). One query at a time, medians, one table for each set; everything in one process with as
-many threads as the machine has cores. Needs `pip install hnswlib usearch`; usearch is left out if
-it is missing.
+build/). One query at a time, the indexes in turns, so that whatever else the machine does meets all
+of them; medians and 10th percentiles. Everything in one process with as many threads as the machine
+has cores. Needs `pip install hnswlib usearch`; usearch is left out if it is missing.
 """
 
 from __future__ import annotations
@@ -15,10 +15,11 @@ from __future__ import annotations
 import os
 import platform
 import random as chance
-import statistics
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import click
 import hnswlib
@@ -29,9 +30,10 @@ from PIL import Image
 from procmem import Embedder
 from procmem.index import Index
 
-WIDTH, K, QUERIES = 384, 20, 400
+WIDTH, K, QUERIES, FEW = 384, 20, 400, 50
 WANTED_RECALL = 0.99
 Floats = npt.NDArray[np.float32]
+Search = Callable[[Floats], object]
 
 
 def unit(rows: Floats) -> Floats:
@@ -74,13 +76,15 @@ def crops(folder: Path, count: int, kept: Path) -> Floats:
     return unit(np.concatenate(parts))
 
 
-def milliseconds(search: Callable[[Floats], object], queries: Floats) -> float:
-    samples = []
-    for query in queries:
-        start = time.perf_counter()
-        search(query)
-        samples.append(1000 * (time.perf_counter() - start))
-    return statistics.median(samples)
+def in_turns(searches: list[Search], queries: Floats) -> list[Floats]:
+    """For each of `searches` the milliseconds (Q,) of every query."""
+    samples = np.empty((len(searches), len(queries)), dtype=np.float32)
+    for at, query in enumerate(queries):
+        for row, search in enumerate(searches):
+            start = time.perf_counter()
+            search(query)
+            samples[row, at] = 1000 * (time.perf_counter() - start)
+    return list(samples)
 
 
 def seconds(work: Callable[[], object]) -> float:
@@ -94,22 +98,72 @@ def recall(found: list[list[int]], truth: list[list[int]]) -> float:
     return sum(hits) / (K * len(truth))
 
 
-def alone(rows: Floats, ids: npt.NDArray[np.int64], queries: Floats, truth: list[list[int]]) -> str:
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """One row of a table: what is asked, and what is known of it beside the time that takes."""
+
+    title: str
+    search: Search
+    found: float
+    built: float | None = None
+    deleted: float | None = None
+
+
+def alone(
+    rows: Floats, ids: npt.NDArray[np.int64], queries: Floats, truth: list[list[int]]
+) -> Peer:
     """The graph of hnswlib by itself, with the smallest breadth of search that finds 99 %."""
     graph = hnswlib.Index(space="ip", dim=WIDTH)
     graph.init_index(max_elements=len(rows), M=16, ef_construction=100, random_seed=1)
     built = seconds(lambda: graph.add_items(rows, ids, num_threads=1))
     for breadth in (20, 30, 40, 60, 80, 120, 160, 240, 320, 480, 640):
         graph.set_ef(breadth)
-        found = graph.knn_query(queries, K)[0].tolist()
-        if recall(found, truth) >= WANTED_RECALL:
+        found = recall(graph.knn_query(queries, K)[0].tolist(), truth)
+        if found >= WANTED_RECALL:
             break
-    median = milliseconds(lambda query: graph.knn_query(query, K, num_threads=1), queries)
-    marked = 1000 * seconds(lambda: graph.mark_deleted(int(ids[5])))
-    return (
-        f"| hnswlib alone, ef {breadth} (marks the deleted) | {median:.2f} | "
-        f"{100 * recall(found, truth):.1f} | {built:.1f} | {marked:.2f} |"
+    return Peer(
+        f"hnswlib alone, ef {breadth} (marks the deleted)",
+        lambda query: graph.knn_query(query, K, num_threads=1),
+        found,
+        built,
+        1000 * seconds(lambda: graph.mark_deleted(int(ids[5]))),
     )
+
+
+def ours(
+    kind: Literal["exact", "binary"],
+    ids: npt.NDArray[np.int64],
+    rows: npt.NDArray[np.float16],
+    queries: Floats,
+    truth: list[list[int]],
+) -> Peer:
+    """An index of a memory; it has derived what it needs once it was asked."""
+    index = Index(ids.copy(), rows.copy(), kind)
+    built = seconds(lambda: index.search(queries[0], K))
+    deleted = seconds(lambda: index.remove([int(ids[7])]))
+    index.add(ids[7:8], rows[7:8])
+    found = recall(index.search(queries, K)[0].tolist(), truth)
+    return Peer(
+        f"**procmem, {kind}**", lambda query: index.search(query, K), found, built, 1000 * deleted
+    )
+
+
+def others(rows: Floats) -> list[Peer]:
+    """What compares everything, and is not what one would take."""
+    peers = [
+        Peer(
+            "numpy product and argpartition",
+            lambda query: np.argpartition(-(rows @ query), K),
+            1.0,
+        )
+    ]
+    try:
+        from usearch.index import search
+    except ImportError:
+        click.echo("usearch is not installed: left out", err=True)
+        return peers
+    exact = Peer("usearch, exact", lambda query: search(rows, query, K, "ip", exact=True), 1.0)
+    return [*peers, exact]
 
 
 def table(vectors: Floats) -> list[str]:
@@ -117,31 +171,31 @@ def table(vectors: Floats) -> list[str]:
     queries, rows = vectors[:QUERIES], vectors[QUERIES:].astype(np.float16)
     ids = np.sort(np.random.default_rng(1).integers(1, 2**62, len(rows)))
     wide = rows.astype(np.float32)
-    exact = Index(ids.copy(), rows.copy(), "exact")
-    binary = Index(ids.copy(), rows.copy(), "binary")
-    truth = exact.search(queries, K)[0].tolist()
-    lines = [
-        "| | one query, ms | recall@20, % | built in s, one thread | delete one, ms |",
-        "|---|---|---|---|---|",
+    truth = Index(ids.copy(), rows.copy(), "exact").search(queries, K)[0].tolist()
+    peers = [
         alone(wide, ids, queries, truth),
+        ours("binary", ids, rows, queries, truth),
+        ours("exact", ids, rows, queries, truth),
     ]
-    for name, index in (("binary", binary), ("exact", exact)):
-        built = seconds(lambda index=index: index.search(queries[0], K))  # type: ignore[misc]
-        found = index.search(queries, K)[0].tolist()
-        took = milliseconds(lambda query, index=index: index.search(query, K), queries)
-        lines.append(
-            f"| **procmem, {name}** | {took:.2f} | {100 * recall(found, truth):.1f} | "
-            f"{built:.1f} | {1000 * seconds(lambda i=index: i.remove([int(ids[7])])):.1f} |"  # type: ignore[misc]
-        )
-    plain = milliseconds(lambda query: np.argpartition(-(wide @ query), K), queries[:50])
-    lines.append(f"| numpy product and argpartition | {plain:.2f} | 100.0 | | |")
-    try:
-        from usearch.index import search
-    except ImportError:
-        click.echo("usearch is not installed: left out", err=True)
-    else:
-        took = milliseconds(lambda query: search(wide, query, K, "ip", exact=True), queries[:50])
-        lines.append(f"| usearch, exact | {took:.2f} | 100.0 | | |")
+    samples = in_turns([peer.search for peer in peers], queries)
+    slow = others(wide)
+    samples += in_turns([peer.search for peer in slow], queries[:FEW])
+    lines = [
+        "| | one query, ms | 10th percentile | times hnswlib | recall@20, % | built in s | "
+        "delete one, ms |",
+        "|---|--:|--:|--:|--:|--:|--:|",
+    ]
+    for peer, own in zip(peers + slow, samples, strict=True):
+        cells = [
+            peer.title,
+            f"{np.median(own):.2f}",
+            f"{np.quantile(own, 0.1):.2f}",
+            f"{np.median(own) / np.median(samples[0]):.1f}",
+            f"{100 * peer.found:.1f}",
+            "" if peer.built is None else f"{peer.built:.1f}",
+            "" if peer.deleted is None else f"{peer.deleted:.2f}",
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
     return lines
 
 
@@ -156,11 +210,13 @@ def main(items: int, photos: Path | None, crop_count: int, out: Path | None) -> 
     if photos is not None:
         rows = crops(photos, crop_count + QUERIES, Path("build/bench-index-crops.npy"))
         sets.append((f"{crop_count:,} crops of photos", rows))
+    load = " to ".join(f"{one:.1f}" for one in sorted(os.getloadavg()[::2]))
     machine = f"{platform.machine()}, {os.cpu_count()} cores, numpy {np.__version__}"
     text = (
         f"# Indexes\n\n`python benchmarks/bench_index.py --items {items}"
-        f"{' --photos FOLDER' if photos else ''}`: top {K} of {WIDTH} numbers, medians of "
-        f"{QUERIES} queries one at a time (50 for numpy and usearch).\n\n{machine}\n"
+        f"{' --photos FOLDER' if photos else ''}`: top {K} of {WIDTH} numbers, {QUERIES} queries "
+        f"one at a time ({FEW} for numpy and usearch), the first three rows in turns.\n\n"
+        f"{machine}; load average {load}\n"
     )
     for name, vectors in sets:
         text += f"\n## {name}\n\n" + "\n".join(table(vectors)) + "\n"

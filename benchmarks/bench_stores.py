@@ -50,11 +50,11 @@ inner product. Every step is a process of its own, held to the same cores.
 
 - **add**: all items in calls of {BLOCK:,}, and saving. procmem's has no model in it: a stand-in
   gives the vectors.
-- **reopen**: until the first answer, in a new process that has imported everything. procmem's
-  graphs are then still being built, for the seconds in brackets; until then it compares all rows.
+- **reopen**: until the first answer, in a new process that has imported everything.
 - **query**: median of {ASKED}, one at a time, top {K}. The graphs of others (16 links, 100
   candidates when linking) are searched with the least breadth (ef) tried that finds
-  {100 * WANTED_RECALL:.0f} % of these queries' neighbors; the other rows compare everything.
+  {100 * WANTED_RECALL:.0f} % of these queries' neighbors. procmem's "binary" looks at signs first;
+  the other rows compare everything.
 - **delete 100**: one deletion of {DOOMED} items at random, until it is on the disk. For hnswlib,
   usearch and faiss that is to save the whole file, and fsync; LanceDB and Chroma wait for the disk
   as far as they do.
@@ -66,7 +66,8 @@ inner product. Every step is a process of its own, held to the same cores.
   row, or the row says otherwise.
 - **changed answers**: share of {ASKED} queries whose ids or their order differ from those of a
   store that never held the deleted items, both opened anew. **Of two fresh ones**: the same of two
-  stores that never held them. Where that is not 0, building is left to chance (threads).
+  stores that never held them. Where that is not 0, building is left to chance (threads). Empty
+  where there were not so many builds.
 """
 
 
@@ -77,6 +78,7 @@ inner product. Every step is a process of its own, held to the same cores.
 @click.option("--threads", default=2, show_default=True, help="Cores for everything.")
 @click.option("--runs", type=click.Path(path_type=Path), help="Where finished rows are kept.")
 @click.option("--folder", type=click.Path(path_type=Path), help="Where stores are made.")
+@click.option("--fresh-limit", default=1_000_000, help="Second build, for comparison, up to here.")
 @click.option("--control-limit", default=100_000, show_default=True, help="Third build up to here.")
 @click.option("--limit-seconds", default=7200.0, show_default=True, help="Of one step.")
 @click.option("--out", type=click.Path(path_type=Path))
@@ -87,6 +89,7 @@ def main(
     threads: int,
     runs: Path | None,
     folder: Path | None,
+    fresh_limit: int,
     control_limit: int,
     limit_seconds: float,
     out: Path | None,
@@ -115,7 +118,8 @@ def main(
             foretell(count, tables)
         rows = tables[count] = {}
         vectors = Vectors(count, asked=ASKED, doomed=DOOMED, per_center=per_center, seed=SEED)
-        bench = Bench(vectors, threads, runs, folder, control_limit, limit_seconds)
+        builds = 1 + (count <= fresh_limit) * (1 + (count <= control_limit))
+        bench = Bench(vectors, threads, runs, folder, builds, limit_seconds)
         for key in keys:
             largest = STORES[key].largest
             if largest is None or count <= largest:
@@ -143,11 +147,11 @@ class Bench:
         threads: int,
         runs: Path | None,
         folder: Path | None,
-        control_limit: int,
+        builds: int,
         limit_seconds: float,
     ) -> None:
         self.vectors, self.threads, self.runs, self.folder = vectors, threads, runs, folder
-        self.control, self.limit_seconds = vectors.count <= control_limit, limit_seconds
+        self.builds, self.limit_seconds = builds, limit_seconds
         self._truth: tuple[tuple[int, ...], ...] = ()
 
     def row(self, key: str) -> Row:
@@ -155,7 +159,7 @@ class Bench:
         settings = {
             **asdict(self.vectors),
             "threads": self.threads,
-            "control": self.control,
+            "builds": self.builds,
             "version": STORES[key].version(),
         }
         kept = None if self.runs is None else self.runs / f"{key}-{self.vectors.count}.json"
@@ -191,7 +195,7 @@ class Bench:
         breadth = used["breadth"]
         asked = self._step("ask", key, store, breadth=breadth)
         shutil.rmtree(store)
-        fresh = [self._fresh(key, made / "fresh", breadth) for _ in range(1 + self.control)]
+        fresh = [self._fresh(key, made / "fresh", breadth) for _ in range(self.builds - 1)]
         peak = max(built.pop("peak_bytes"), used.pop("peak_bytes"))
         return {
             **built,
@@ -202,8 +206,8 @@ class Bench:
             "disk_bytes_after": after["disk_bytes"],
             "seen_before": before["found"],
             "ghosts": after["found"],
-            "changed": differing(asked["answers"], fresh[0]),
-            "changed_of_fresh": differing(*fresh) if self.control else None,
+            "changed": differing(asked["answers"], fresh[0]) if fresh else None,
+            "changed_of_fresh": differing(*fresh) if len(fresh) == 2 else None,
         }
 
     def _fresh(self, key: str, store: Path, breadth: int | None) -> list[list[int]]:
@@ -283,7 +287,6 @@ def line(key: str, row: Row) -> str:
     ghosts = f"{row['ghosts']}"
     if row["seen_before"] != DOOMED:
         ghosts += f" (before: {row['seen_before']})"
-    control = row["changed_of_fresh"]
     cells = [
         title,
         f"{row['add_seconds']:.2f}",
@@ -295,8 +298,10 @@ def line(key: str, row: Row) -> str:
         f"{row['disk_bytes'] / 1e6:.0f}",
         f"{row['peak_bytes'] / 1e6:.0f}",
         ghosts,
-        f"{100 * row['changed']:.1f}",
-        "" if control is None else f"{100 * control:.1f}",
+        *(
+            "" if share is None else f"{100 * share:.1f}"
+            for share in (row["changed"], row["changed_of_fresh"])
+        ),
     ]
     return f"| {' | '.join(cells)} |"
 

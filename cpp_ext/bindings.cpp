@@ -237,8 +237,9 @@ std::vector<py::ssize_t> shape(std::size_t rows, std::size_t columns) {
     return {static_cast<py::ssize_t>(rows), static_cast<py::ssize_t>(columns)};
 }
 
-// What each row of float16 is multiplied with; nullptr: nothing.
-const float* checked_scales(const py::object& object, const Matrix& memory) {
+// What each row of float16 is multiplied with; nullptr: nothing. Of listed rows only theirs is read.
+const float* checked_scales(const py::object& object, const Matrix& memory,
+                            const procmem::Selection& selection) {
     if (object.is_none()) {
         return nullptr;
     }
@@ -247,7 +248,9 @@ const float* checked_scales(const py::object& object, const Matrix& memory) {
                              ", wanted them for float16 only");
     }
     const auto* scales = checked_line<float>(object, "scales", "float32", memory.rows);
-    for (std::size_t row = 0; row < memory.rows; ++row) {
+    const bool listed = selection.rows != nullptr;
+    for (std::size_t i = 0; i < (listed ? selection.row_count : memory.rows); ++i) {
+        const std::size_t row = listed ? static_cast<std::size_t>(selection.rows[i]) : i;
         if (!std::isfinite(scales[row])) {
             throw py::value_error("scales holds " + std::to_string(scales[row]) + " at " +
                                   std::to_string(row) + ", wanted finite numbers");
@@ -270,7 +273,7 @@ py::tuple topk(const py::object& queries_object, const py::object& memory_object
     }
     const std::size_t thread_count = checked_threads(threads);
     const auto [selection, selected] = checked_selection(keep_object, rows_object, memory.rows);
-    const float* scales = checked_scales(scales_object, memory);
+    const float* scales = checked_scales(scales_object, memory, selection);
     const procmem::Kernels& kernels = procmem::choose_kernels(isa);
     const procmem::Int8Kernels& int8_kernels = procmem::choose_int8_kernels(isa);
     const std::size_t found = std::min(static_cast<std::size_t>(k), selected);
@@ -404,6 +407,51 @@ py::array_t<std::int64_t> like_signs(const py::object& signs_object, const py::o
     return result;
 }
 
+py::array_t<float> unit_scales(const py::object& rows_object, py::ssize_t threads,
+                               const std::string& isa) {
+    const Matrix rows = checked(rows_object, "rows", {Element::float16});
+    const std::size_t thread_count = checked_threads(threads);
+    const procmem::Kernels& kernels = procmem::choose_kernels(isa);
+    py::array_t<float> scales(static_cast<py::ssize_t>(rows.rows));
+    float* target = scales.mutable_data();
+    py::gil_scoped_release release;
+    procmem::unit_scales(kernels, rows.as<procmem::Half>(), thread_count, target);
+    return scales;
+}
+
+void check_writeable(const py::object& object, const std::string& name) {
+    if (!py::reinterpret_borrow<py::array>(object).writeable()) {
+        throw py::value_error(name + " is read-only, wanted an array that may be written to");
+    }
+}
+
+void round_rows(const py::object& rows_object, const py::object& scales_object, double unit,
+                const py::object& codes_object, const py::object& errors_object,
+                const py::object& lengths_object, py::ssize_t threads, const std::string& isa) {
+    const Matrix rows = checked(rows_object, "rows", {Element::float16});
+    const auto* scales = checked_line<float>(scales_object, "scales", "float32", rows.rows);
+    const Matrix codes = checked(codes_object, "codes", {Element::int8});
+    const auto* errors = checked_line<float>(errors_object, "errors", "float32", rows.rows);
+    const auto* lengths = checked_line<float>(lengths_object, "lengths", "float32", rows.rows);
+    if (codes.rows != rows.rows || codes.columns != rows.columns) {
+        throw py::value_error("codes have shape " + shape_text(codes) + " and rows " +
+                              shape_text(rows) + "; wanted one byte for every element");
+    }
+    check_writeable(codes_object, "codes");
+    check_writeable(errors_object, "errors");
+    check_writeable(lengths_object, "lengths");
+    const auto narrow_unit = static_cast<float>(unit);
+    if (!(narrow_unit > 0) || !std::isfinite(1 / narrow_unit)) {
+        throw py::value_error("unit is " + std::to_string(unit) + ", wanted a number above 0");
+    }
+    const std::size_t thread_count = checked_threads(threads);
+    const procmem::Kernels& kernels = procmem::choose_kernels(isa);
+    auto* target = const_cast<std::int8_t*>(codes.as<std::int8_t>().data);
+    py::gil_scoped_release release;
+    procmem::round_rows(kernels, rows.as<procmem::Half>(), scales, narrow_unit, thread_count, target,
+                        const_cast<float*>(errors), const_cast<float*>(lengths));
+}
+
 }  // namespace
 
 PYBIND11_MODULE(_patchsim, module) {
@@ -422,6 +470,12 @@ PYBIND11_MODULE(_patchsim, module) {
                py::arg("count"), py::arg("wanted"), py::arg("threads") = 0, py::kw_only(),
                py::arg("keep") = py::none(), py::arg("isa") = "",
                "Ascending int64: the rows whose masked signs differ least, at least `wanted`.");
+    module.def("unit_scales", &unit_scales, py::arg("rows"), py::arg("threads") = 0, py::kw_only(),
+               py::arg("isa") = "", "(N,) float32: what makes each row of float16 1 long.");
+    module.def("round_rows", &round_rows, py::arg("rows"), py::arg("scales"), py::arg("unit"),
+               py::arg("codes"), py::arg("errors"), py::arg("lengths"), py::arg("threads") = 0,
+               py::kw_only(), py::arg("isa") = "",
+               "Writes scaled rows of float16 as bytes, how far off these are, and lengths.");
     module.def(
         "isa", [] { return procmem::name_of(procmem::choose_kernels("")); },
         "The path that calls use now.");

@@ -130,4 +130,16 @@ template <class Stored>
 Status mix(const Kernels& kernels, Rows<float> queries, Rows<Stored> memory, Rows<float> values,
            const bool* keep, float scale, std::size_t threads, float* mixed);
 
+// What makes each row 1 long: float(1 / sqrt(sum of squares)), the sum exact; 0 for a row of zeros.
+// Requires finite elements below 1 in sum, as of vectors that were 1 long before they were rounded.
+void unit_scales(const Kernels& kernels, Rows<Half> rows, std::size_t threads, float* scales);
+
+constexpr float most_code = 127.0f;
+
+// Rows multiplied with their scales in bytes: each element divided by `unit`, rounded to nearest
+// (ties to even), within +-most_code. Writes codes (N, D); for each row at least how far it is from
+// what they stand for, and at least its length. Requires finite elements, scales and unit > 0.
+void round_rows(const Kernels& kernels, Rows<Half> rows, const float* scales, float unit,
+                std::size_t threads, std::int8_t* codes, float* errors, float* lengths);
+
 }  // namespace procmem

@@ -3,9 +3,13 @@
 #include <immintrin.h>
 
 #include "kernels.hpp"
+#include "prefetch.hpp"
 
 namespace procmem {
 namespace {
+
+// What a processor foresees of a stream ends with each page of memory.
+constexpr std::size_t bytes_ahead = 4096;
 
 constexpr int differ_and_count = 0x28;  // (a ^ b) & c as a truth table
 
@@ -28,6 +32,9 @@ inline void compare_panels(const SignBlock& block, std::size_t panel) noexcept {
     __m512i sums[Panels];
     for (std::size_t i = 0; i < Panels; ++i) {
         sums[i] = _mm512_setzero_si512();
+    }
+    for (std::size_t i = 0; i < Panels * panel_words; i += sign_rows) {
+        fetch(rows + i, bytes_ahead);
     }
     for (std::size_t word = 0; word < block.words; ++word) {
         const __m512i signs = _mm512_set1_epi64(static_cast<long long>(block.signs[word]));

@@ -8,6 +8,7 @@ are needed, so that no process holds more of them than one block and what its st
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -79,11 +80,16 @@ class Vectors:
         return found
 
     def _rows(self, size: int, kind: int, start: int) -> Floats:
-        centers = np.random.default_rng([self.seed, 0]).standard_normal(
-            (self.count // self.per_center, WIDTH), dtype=np.float32
-        )
+        centers = _centers(self.seed, self.count // self.per_center)
         chance = np.random.default_rng([self.seed, kind, start])
         rows = centers[chance.integers(0, len(centers), size)]
         rows += chance.standard_normal(rows.shape, dtype=np.float32)
         rows /= np.linalg.norm(rows, axis=1, keepdims=True)
         return rows
+
+
+@functools.lru_cache(maxsize=1)
+def _centers(seed: int, count: int) -> Floats:
+    chance = np.random.default_rng([seed, 0])
+    centers: Floats = chance.standard_normal((count, WIDTH), dtype=np.float32)
+    return centers

@@ -48,5 +48,19 @@ def mix(
     keep: npt.NDArray[np.bool_] | None = None,
     isa: str = "",
 ) -> npt.NDArray[np.float32]: ...
+def unit_scales(
+    rows: npt.NDArray[np.float16], threads: int = 0, *, isa: str = ""
+) -> npt.NDArray[np.float32]: ...
+def round_rows(
+    rows: npt.NDArray[np.float16],
+    scales: npt.NDArray[np.float32],
+    unit: float,
+    codes: npt.NDArray[np.int8],
+    errors: npt.NDArray[np.float32],
+    lengths: npt.NDArray[np.float32],
+    threads: int = 0,
+    *,
+    isa: str = "",
+) -> None: ...
 def isa() -> str: ...
 def available_isas() -> list[str]: ...

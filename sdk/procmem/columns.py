@@ -6,13 +6,13 @@ made when somebody asks for one.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from sys import intern
 
 import numpy as np
 import numpy.typing as npt
 
-from procmem.record import Item, ItemValues, decode_text
+from procmem.record import Item, ItemBatch, decode_text, decode_texts
 from procmem.rowbuffer import RowBuffer
 
 
@@ -40,21 +40,21 @@ class ItemColumns:
     def __iter__(self) -> Iterator[Item]:
         return map(self.__getitem__, range(len(self)))
 
-    def append(self, values: Sequence[ItemValues]) -> None:
+    def append(self, batch: ItemBatch) -> None:
         """Takes in the next items as they are stored.
 
         Raises:
             UnicodeDecodeError: a text is not one.
             OverflowError: more than 64 bits.
         """
-        start, stop = len(self), len(self) + len(values)
-        self._id_rows.rows[start:stop] = [one[0] for one in values]
-        self._seconds.rows[start:stop] = [one[4] for one in values]
+        ids, _, labels, sources, seconds = batch
+        start, stop = len(self), len(self) + len(ids)
+        self._id_rows.rows[start:stop] = ids
+        self._seconds.rows[start:stop] = seconds
         # One object for each label, however many items have it.
-        stored = {one[2] for one in values}
-        labels = {own: None if own is None else intern(decode_text(own)) for own in stored}
-        self._labels += [labels[one[2]] for one in values]
-        self._sources += [None if one[3] is None else decode_text(one[3]) for one in values]
+        texts = {own: None if own is None else intern(decode_text(own)) for own in set(labels)}
+        self._labels += map(texts.__getitem__, labels)
+        self._sources += decode_texts(sources)
 
     def __getitem__(self, position: int) -> Item:
         return Item(
@@ -73,6 +73,11 @@ class ItemColumns:
     def seconds(self) -> npt.NDArray[np.int64]:
         """(N,) when each was added, seconds since 1970 UTC. Do not write to it."""
         return self._seconds.rows[: len(self)]
+
+    @property
+    def sources(self) -> list[str | None]:
+        """Of every item. Do not write to it."""
+        return self._sources
 
     def insert(self, items: Iterable[Item]) -> None:
         """Takes in items, none of them held already."""

@@ -20,8 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from procmem.errors import InputError
-from procmem.parts import in_parts
-from procmem.patchsim import top_k
+from procmem.patchsim import top_k, unit_scales
 from procmem.rowbuffer import RowBuffer
 from procmem.screen import MAX_WIDTH, ROWS_PER_QUERY, Screen
 from procmem.signs import Signs
@@ -65,7 +64,7 @@ class Index:
             ids, vectors = ids[order], RowBuffer(vectors.rows[order])
         self._wanted_kind = kind
         self._id_rows, self._vector_rows = RowBuffer(ids), vectors
-        self._scale_rows = RowBuffer(_scales_of(vectors.rows))
+        self._scale_rows = RowBuffer(unit_scales(vectors.rows))
         self._screen: Screen | None = None  # made when it is first of use, as are the signs
         self._signs: Signs | None = None
 
@@ -111,7 +110,7 @@ class Index:
         order = np.argsort(ids, kind="stable")
         at = np.searchsorted(self._ids, ids[order])
         rows = vectors[order]
-        scales = _scales_of(rows)
+        scales = unit_scales(rows)
         self._id_rows.insert(at, ids[order])
         self._vector_rows.insert(at, rows)
         self._scale_rows.insert(at, scales)
@@ -190,8 +189,10 @@ class Index:
             indices, similarities = top_k(
                 queries, self._rows, count, keep=keep, scales=self._scales
             )
-        found, near = self._ids[indices], np.clip(similarities, -1.0, 1.0)
-        return (found[0], near[0]) if query.ndim == 1 else (found, near)
+        np.minimum(similarities, 1.0, out=similarities)
+        np.maximum(similarities, -1.0, out=similarities)
+        found = self._ids[indices]
+        return (found[0], similarities[0]) if query.ndim == 1 else (found, similarities)
 
     def _nearest_by_signs(
         self,
@@ -200,8 +201,8 @@ class Index:
         likely: int,
         keep: npt.NDArray[np.bool_] | None,
     ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
-        if not np.isfinite(queries).all():
-            return top_k(queries, self._rows, k)  # says what is wrong with them
+        if not math.isfinite(np.vdot(queries, queries)):  # says what is wrong with them
+            return top_k(queries, self._rows, k, keep=keep, scales=self._scales)
         if self._signs is None:
             self._signs = Signs(self._rows)
         screen = self._screened()
@@ -271,23 +272,6 @@ class Index:
         shape = (len(asked), count)
         near = np.clip(similarities[~itself].reshape(shape), -1.0, 1.0)
         return asked, found[~itself].reshape(shape), near
-
-
-def _scales_of(vectors: npt.NDArray[np.float16]) -> npt.NDArray[np.float32]:
-    """(N,) what makes each row 1 long, a function of its own bits alone; 0 for a row of zeros."""
-    scales: npt.NDArray[np.float32] = np.zeros(len(vectors), dtype=np.float32)
-
-    def measure(part: slice) -> None:
-        # By way of float32, for which processors have an instruction.
-        wide = vectors[part].astype(np.float32).astype(np.float64)
-        # Exact, hence free of the order of summation: float16 values are multiples of 2**-24,
-        # their squares of 2**-48, and sums below 32 of those fit into the 53 bits of a float64.
-        squares = np.einsum("nd,nd->n", wide, wide)
-        np.divide(1.0, np.sqrt(squares), out=squares, where=squares > 0)
-        scales[part] = squares
-
-    in_parts(len(vectors), measure)
-    return scales
 
 
 def check_k(k: SupportsIndex) -> int:

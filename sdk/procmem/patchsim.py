@@ -190,6 +190,84 @@ def sign_panels(rows: npt.NDArray[np.floating[Any]]) -> Words:
     return panels
 
 
+def unit_scales(rows: npt.NDArray[np.float16], *, threads: SupportsIndex = 0) -> Float32:
+    """What makes each row 1 long: 1 / sqrt(sum of squares), a function of its own bits alone.
+
+    Args:
+        rows: (N, D) float16, C-contiguous, finite, of length 1 but for rounding.
+        threads: how many threads may work; 0 means one per core.
+
+    Returns:
+        (N,) float32; 0 for a row of zeros.
+
+    Raises:
+        InputError: an argument has a wrong type, shape or layout; the message says which.
+    """
+    try:
+        return _patchsim.unit_scales(rows, _whole(threads, "threads"))
+    except (ValueError, TypeError) as error:
+        raise InputError(str(error)) from error
+
+
+def unit_scales_reference(rows: npt.NDArray[np.float16]) -> Float32:
+    """The twin of `unit_scales`, to the bit: the sums are exact in any order."""
+    squares = np.square(rows.astype(np.float64)).sum(axis=1)
+    scales = np.zeros(len(rows), dtype=np.float64)
+    np.divide(1.0, np.sqrt(squares), out=scales, where=squares > 0)
+    return scales.astype(np.float32)
+
+
+def round_rows(
+    rows: npt.NDArray[np.float16],
+    scales: Float32,
+    unit: float,
+    *,
+    codes: npt.NDArray[np.int8],
+    errors: Float32,
+    lengths: Float32,
+    threads: SupportsIndex = 0,
+) -> None:
+    """Writes rows, multiplied with their scales, as bytes: whole numbers of `unit`.
+
+    Args:
+        rows: (N, D) float16, C-contiguous, finite.
+        scales: (N,) float32, finite.
+        unit: above 0.
+        codes: (N, D) int8, written: each element divided by `unit`, rounded to nearest, ties to
+            even, within +-127.
+        errors: (N,) float32, written: at least how far each row is from what its bytes stand for.
+        lengths: (N,) float32, written: at least the length of each row.
+        threads: how many threads may work; 0 means one per core.
+
+    Raises:
+        InputError: an argument has a wrong type, shape, layout or value; the message says which.
+    """
+    try:
+        _patchsim.round_rows(rows, scales, unit, codes, errors, lengths, _whole(threads, "threads"))
+    except (ValueError, TypeError) as error:
+        raise InputError(str(error)) from error
+
+
+def round_rows_reference(
+    rows: npt.NDArray[np.floating[Any]], scales: Float32 | None, unit: float
+) -> tuple[npt.NDArray[np.int8], Float32, Float32]:
+    """The twin of `round_rows`, of float32 rows too and without scales: codes, errors, lengths."""
+    with np.errstate(over="ignore"):  # infinitely far off, and nothing is ruled out
+        wide = rows.astype(np.float32, copy=False)
+        if scales is not None:
+            wide = wide * scales[:, None]
+        rounded = np.clip(np.rint(wide * (1 / np.float32(unit))), -127, 127)
+        codes = rounded.astype(np.int8)
+        rounded *= np.float32(unit)
+        rounded -= wide
+        errors = np.sqrt(np.einsum("nd,nd->n", rounded, rounded))
+        lengths = np.sqrt(np.einsum("nd,nd->n", wide, wide))
+        for bound in (errors, lengths):  # no less than they are, for all rounding
+            bound *= np.float32(1.0001)
+            bound += np.float32(1e-6)
+    return codes, errors, lengths
+
+
 def mix(
     queries: Float32,
     memory: Float32 | npt.NDArray[np.float16] | npt.NDArray[np.int8],

@@ -116,13 +116,13 @@ class LedgerReader:
             cursor = connection.execute(f"{form.select_items} ORDER BY id")
             checksum = 0
             while rows := cursor.fetchmany(_ROWS_AT_ONCE):
-                values = [form.unpack_item(row) for row in rows]
+                batch = form.unpack_items(rows)
                 checksum += sum(map(form.item_checksum, rows))
-                if len(items) + len(values) > count:
+                if len(items) + len(rows) > count:
                     raise self._damaged("there are more items than SQLite counts")
-                part = buffer.rows[len(items) : len(items) + len(values)]
-                self._take_vectors(values, part)
-                items.append(values)
+                part = buffer.rows[len(items) : len(items) + len(rows)]
+                self._take_vectors(batch[0], batch[1], part)
+                items.append(batch)
             self._check_order(items.ids[: len(items)])
             return Contents(items, buffer), checksum == read_checksums(connection)[0]
 
@@ -132,16 +132,19 @@ class LedgerReader:
             raise self._damaged("items are missing, or there are others than were stored")
         return contents
 
-    def _take_vectors(self, values: list[ItemValues], target: npt.NDArray[np.float16]) -> None:
-        for one in values:
-            if len(one[1]) != 2 * target.shape[1]:
-                raise self._damaged(f"the vector of item {one[0]} has another size")
-        stored = b"".join([one[1] for one in values])
-        target[:] = np.frombuffer(stored, dtype="<f2").reshape(target.shape)
+    def _take_vectors(
+        self, ids: Sequence[int], vectors: Sequence[bytes], target: npt.NDArray[np.float16]
+    ) -> None:
+        size = 2 * target.shape[1]
+        for id_, vector in zip(ids, vectors, strict=True):
+            if len(vector) != size:
+                raise self._damaged(f"the vector of item {id_} has another size")
+        target[:] = np.frombuffer(b"".join(vectors), dtype="<f2").reshape(target.shape)
         # Infinity and NaN by their exponent, which is faster than to ask numpy for float16.
-        broken = np.flatnonzero(((target.view(np.uint16) & 0x7C00) == 0x7C00).any(axis=1))
-        if len(broken):
-            raise self._damaged(f"the vector of item {values[broken[0]][0]} is not finite")
+        broken = (target.view(np.uint16) & 0x7C00) == 0x7C00
+        if broken.any():
+            first = ids[int(np.argmax(broken.any(axis=1)))]
+            raise self._damaged(f"the vector of item {first} is not finite")
 
     def _check_order(self, ids: npt.NDArray[np.int64]) -> None:
         wrong = np.flatnonzero(np.diff(ids, prepend=0) <= 0)
@@ -294,20 +297,20 @@ class LedgerReader:
             sums = [0, 0]
             for at, (select, unpack, checksum) in enumerate(
                 (
-                    (f"{form.select_items} ORDER BY id", form.unpack_item, form.item_checksum),
+                    (f"{form.select_items} ORDER BY id", form.unpack_items, form.item_checksum),
                     (
                         f"{form.select_dense} ORDER BY dense.id",
-                        form.unpack_dense,
+                        lambda rows: [form.unpack_dense(row) for row in rows],
                         form.dense_checksum,
                     ),
                 )
             ):
                 cursor, last = connection.execute(select), 0
                 while rows := cursor.fetchmany(_ROWS_AT_ONCE):
+                    unpack(rows)
+                    sums[at] += sum(map(checksum, rows))
                     for row in rows:
-                        unpack(row)
                         last = self._after(last, row[0])
-                        sums[at] += checksum(row)
             return tuple(sums) == read_checksums(connection)
 
         with self._damages():

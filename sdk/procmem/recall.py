@@ -139,9 +139,16 @@ class Recall:
     ) -> list[tuple[Neighbor, ...]]:
         """The at most k items nearest to each of (Q, D)."""
         ids, similarities = self._known().search(queries, k, keep=self.flags(where))
+        at = np.searchsorted(self._items.ids, ids)
+        labels, sources = self._items.labels, self._items.sources
         return [
-            tuple([self.neighbor(id_, near) for id_, near in zip(*found, strict=True)])
-            for found in zip(ids.tolist(), similarities.tolist(), strict=True)
+            tuple(
+                [
+                    Neighbor(id_, labels[row], near, sources[row])
+                    for id_, row, near in zip(*found, strict=True)
+                ]
+            )
+            for found in zip(ids.tolist(), at.tolist(), similarities.tolist(), strict=True)
         ]
 
     def flags(self, where: Where) -> Flags | None:

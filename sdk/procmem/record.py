@@ -7,8 +7,9 @@ UTF-8.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import TypeAlias, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -24,6 +25,14 @@ NO_VALUE = b"\xff" * 8
 
 ItemValues: TypeAlias = tuple[int, bytes, "bytes | None", "bytes | None", int]
 """id, vector, label, source, added_seconds."""
+ItemBatch: TypeAlias = tuple[
+    "Sequence[int]",
+    "Sequence[bytes]",
+    "Sequence[bytes | None]",
+    "Sequence[bytes | None]",
+    "Sequence[int]",
+]
+"""The same of several items, one sequence for each value."""
 DenseValues: TypeAlias = tuple[int, bytes, bytes]
 """id, patches, mask."""
 
@@ -128,6 +137,17 @@ def encode_text(text: str | None) -> bytes | None:
 def decode_text(stored: bytes) -> str:
     """The inverse of `encode_text`."""
     return stored.decode("utf-8", "surrogatepass")
+
+
+def decode_texts(stored: Sequence[bytes | None]) -> list[str | None]:
+    """The same of several; None stays None."""
+    if None not in stored:
+        # A null character begins and ends no other one, and is in no text that can be added.
+        whole = b"\0".join(cast("Sequence[bytes]", stored)).decode("utf-8", "surrogatepass")
+        texts = whole.split("\0")
+        if len(texts) == len(stored):
+            return list(texts)
+    return [None if text is None else decode_text(text) for text in stored]
 
 
 def check_label(label: object) -> None:

@@ -12,9 +12,10 @@ from __future__ import annotations
 
 import struct
 import zlib
-from typing import Any, Protocol, TypeAlias
+from collections.abc import Sequence
+from typing import Any, Protocol, TypeAlias, cast
 
-from procmem.record import DenseValues, ItemValues
+from procmem.record import DenseValues, ItemBatch, ItemValues
 
 Row: TypeAlias = tuple[Any, ...]
 
@@ -71,6 +72,10 @@ class Rows(Protocol):
         """The values of a row of `select_items`. Raises DamagedRowError."""
         ...
 
+    def unpack_items(self, rows: Sequence[Row]) -> ItemBatch:
+        """The values of rows of `select_items`, at least one. Raises DamagedRowError."""
+        ...
+
     def unpack_dense(self, row: Row) -> DenseValues:
         """The values of a row of `select_dense`. Raises DamagedRowError."""
         ...
@@ -120,6 +125,23 @@ class PlainRows:
             raise DamagedRowError(f"item {row[0]} does not match its checksum")
         return row[:5]
 
+    def unpack_items(self, rows: Sequence[Row]) -> ItemBatch:
+        """See `Rows`. Column by column, which takes half of the time of row by row."""
+        ids, vectors, labels, sources, seconds, checksums = zip(*rows, strict=True)
+        try:
+            crcs = map(zlib.crc32, vectors)
+            lengths = []
+            for texts in (labels, sources):
+                crcs = map(zlib.crc32, [text or b"" for text in texts], crcs)
+                lengths.append([-1 if text is None else len(text) for text in texts])
+            crcs = map(zlib.crc32, map(_HEAD, ids, seconds, *lengths), crcs)
+            right = tuple(crcs) == checksums
+        except (TypeError, struct.error):
+            right = False
+        if not right:  # finds out which, and says so
+            return batch_of([self.unpack_item(row) for row in rows])
+        return ids, vectors, labels, sources, seconds
+
     def unpack_dense(self, row: Row) -> DenseValues:
         """See `Rows`."""
         try:
@@ -141,6 +163,11 @@ class PlainRows:
         return [value for value in row if isinstance(value, bytes)]
 
     dense_secrets = item_secrets
+
+
+def batch_of(values: Sequence[ItemValues]) -> ItemBatch:
+    """The values of several items, at least one, column by column."""
+    return cast(ItemBatch, tuple(zip(*values, strict=True)))
 
 
 def _item_crc(values: ItemValues) -> int:

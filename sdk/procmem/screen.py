@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from procmem.parts import in_parts
-from procmem.patchsim import top_k
+from procmem.patchsim import round_rows, round_rows_reference, top_k
 from procmem.rowbuffer import RowBuffer
 
 Float32 = npt.NDArray[np.float32]
@@ -161,9 +161,12 @@ class Screen:
         Returns:
             Positions (K,) int64 and similarities (K,) float32, K = min(k, R); these are exact.
         """
-        codes = self._rounded(query[None])[0]
-        found, _ = top_k(codes.rows, self._codes, 2 * k + 16, rows=candidates)
-        best, near = top_k(query[None], rows, k, rows=np.sort(found[0]), scales=scales)
+        codes = np.rint(query * (1 / np.float32(self._unit)))  # as `_rounded` does
+        np.minimum(codes, _LEVELS, out=codes)
+        np.maximum(codes, -_LEVELS, out=codes)
+        found, _ = top_k(codes.astype(np.int8)[None], self._codes, 2 * k + 16, rows=candidates)
+        found[0].sort()
+        best, near = top_k(query[None], rows, k, rows=found[0], scales=scales)
         return best[0], near[0]
 
     def _counts(self, k: int) -> Iterable[int]:
@@ -183,25 +186,15 @@ class Screen:
             RowBuffer.with_room((len(rows),), np.float32),
         )
         codes, errors, lengths = (buffer.rows for buffer in buffers)
-        unit = np.float32(self._unit)
+        if rows.dtype == np.float16 and scales is not None:
+            round_rows(rows, scales, self._unit, codes=codes, errors=errors, lengths=lengths)
+            return buffers
 
         def work(part: slice) -> None:
-            with np.errstate(over="ignore"):  # infinitely far off, and nothing is ruled out
-                wide = rows[part].astype(np.float32, copy=False)
-                if scales is not None:
-                    wide = wide * scales[part, None]
-                rounded = wide * (1 / unit)
-                np.rint(rounded, out=rounded)
-                np.clip(rounded, -_LEVELS, _LEVELS, out=rounded)
-                codes[part] = rounded
-                rounded *= unit
-                rounded -= wide
-                errors[part] = np.einsum("nd,nd->n", rounded, rounded)
-                lengths[part] = np.einsum("nd,nd->n", wide, wide)
+            own = None if scales is None else scales[part]
+            codes[part], errors[part], lengths[part] = round_rows_reference(
+                rows[part], own, self._unit
+            )
 
         in_parts(len(rows), work)
-        for bound in (errors, lengths):  # no less than they are, for all rounding
-            np.sqrt(bound, out=bound)
-            bound *= np.float32(1.0001)
-            bound += np.float32(1e-6)
         return buffers

@@ -23,8 +23,8 @@ from collections.abc import Sequence
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from procmem.record import DenseValues, ItemValues, canonical_bytes
-from procmem.rows import SEALED_SCHEMA, DamagedRowError, Row
+from procmem.record import DenseValues, ItemBatch, ItemValues, canonical_bytes
+from procmem.rows import SEALED_SCHEMA, DamagedRowError, Row, batch_of
 
 KEY_BYTES = 32
 _NONCE_BYTES = 12
@@ -73,6 +73,10 @@ class SealedRows:
         if vector is None or seconds is None:
             raise DamagedRowError(f"item {id_} lacks a value")
         return id_, vector, label, source, int.from_bytes(seconds, "big", signed=True)
+
+    def unpack_items(self, rows: Sequence[Row]) -> ItemBatch:
+        """See `Rows`."""
+        return batch_of([self.unpack_item(row) for row in rows])
 
     def unpack_dense(self, row: Row) -> DenseValues:
         """See `Rows`."""

@@ -77,9 +77,13 @@ class Signs:
             fewer are kept.
         """
         sizes = np.abs(query)
-        small = np.partition(sizes, int(_LEFT_OUT * len(sizes)))[int(_LEFT_OUT * len(sizes))]
-        both = np.stack([query, np.where(sizes >= small, np.float32(1), np.float32(0))])
-        signs, mask = sign_panels(both)[0, :, :2].T.copy()
+        ranked, left_out = sizes.copy(), int(_LEFT_OUT * len(sizes))
+        ranked.partition(left_out)
+        # In `sign_panels` the query and its mask would be two rows; this takes a third of the time.
+        flags = np.zeros((2, 64 * self._panels.shape[1]), dtype=np.bool_)
+        flags[0, : len(query)] = query > 0
+        flags[1, : len(query)] = sizes >= ranked[left_out]
+        signs, mask = np.packbits(flags, axis=1, bitorder="little").view(np.uint64)
         return like_signs(signs, mask, self._panels, self._count, wanted, keep=keep)
 
     def _lines(self) -> Words:

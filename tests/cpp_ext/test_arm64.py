@@ -19,6 +19,7 @@ PORTABLE = (
     "dispatch",
     "run_topk",
     "run_mix",
+    "run_rows",
     "run_signs",
     "signs_scalar",
     "signs_neon",

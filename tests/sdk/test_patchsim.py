@@ -158,6 +158,32 @@ def test_a_scale_that_is_no_finite_number_is_an_input_error(scale: Any) -> None:
         patchsim.mix(ROWS, ROWS, ROWS, scale=scale)
 
 
+def test_scaled_rows_and_listed_ones_answer_to_the_bit_as_their_copies() -> None:
+    random = np.random.default_rng(0)
+    queries, halves = unit_rows(1, 3, 24), unit_rows(2, 90, 24).astype(np.float16)
+    scales = random.uniform(0.5, 2.0, 90).astype(np.float32)
+    wide = halves.astype(np.float32) * scales[:, None]
+    listed = np.flatnonzero(random.random(90) < 0.3)
+    for rows, copies in ((None, np.arange(90)), (listed, listed)):
+        found, near = patchsim.top_k(queries, halves, 7, rows=rows, scales=scales)
+        expected, similarities = patchsim.top_k(queries, np.ascontiguousarray(wide[copies]), 7)
+        assert np.array_equal(found, copies[expected])
+        assert np.array_equal(near.view(np.uint32), similarities.view(np.uint32))
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_a_scale_must_be_finite_where_its_row_is_looked_at(bad: float) -> None:
+    halves, scales = unit_rows(2, 9, 4).astype(np.float16), np.ones(9, np.float32)
+    scales[5] = bad
+    with pytest.raises(InputError, match=r"scales holds .* at 5"):
+        patchsim.top_k(unit_rows(1, 1, 4), halves, 2, scales=scales)
+    with pytest.raises(InputError, match=r"scales holds .* at 5"):
+        patchsim.top_k(unit_rows(1, 1, 4), halves, 2, scales=scales, rows=np.array([2, 5]))
+    others = np.array([0, 4, 6])
+    found, _ = patchsim.top_k(unit_rows(1, 1, 4), halves, 2, scales=scales, rows=others)
+    assert set(found[0].tolist()) <= set(others.tolist())
+
+
 def test_mixing_nothing_is_an_input_error() -> None:
     with pytest.raises(InputError, match="nothing to mix"):
         patchsim.mix(ROWS, ROWS[:0], ROWS[:0], scale=1.0)
