@@ -117,7 +117,7 @@ class LedgerReader:
             checksum = 0
             while rows := cursor.fetchmany(_ROWS_AT_ONCE):
                 batch = form.unpack_items(rows)
-                checksum += sum(map(form.item_checksum, rows))
+                checksum += form.items_checksum(rows)
                 if len(items) + len(rows) > count:
                     raise self._damaged("there are more items than SQLite counts")
                 part = buffer.rows[len(items) : len(items) + len(rows)]
@@ -136,9 +136,10 @@ class LedgerReader:
         self, ids: Sequence[int], vectors: Sequence[bytes], target: npt.NDArray[np.float16]
     ) -> None:
         size = 2 * target.shape[1]
-        for id_, vector in zip(ids, vectors, strict=True):
-            if len(vector) != size:
-                raise self._damaged(f"the vector of item {id_} has another size")
+        if set(map(len, vectors)) != {size}:
+            sizes = zip(ids, map(len, vectors), strict=True)
+            first = next(id_ for id_, other in sizes if other != size)
+            raise self._damaged(f"the vector of item {first} has another size")
         target[:] = np.frombuffer(b"".join(vectors), dtype="<f2").reshape(target.shape)
         # Infinity and NaN by their exponent, which is faster than to ask numpy for float16.
         broken = (target.view(np.uint16) & 0x7C00) == 0x7C00

@@ -31,8 +31,8 @@ class RowBuffer(Generic[Scalar]):
 
     @classmethod
     def with_room(cls, shape: tuple[int, ...], dtype: npt.DTypeLike) -> RowBuffer[Any]:
-        """Rows of zeros, to be filled by `rows`, and room for more."""
-        buffer = cls(np.zeros(_roomy(shape), dtype=dtype))
+        """Rows of any contents, to be filled by `rows`, and room for more."""
+        buffer = cls(_with_room(shape, dtype))
         buffer._count = shape[0]
         return buffer
 
@@ -48,8 +48,7 @@ class RowBuffer(Generic[Scalar]):
         """Takes in rows before the positions `at`, ascending, as `np.insert` does."""
         grown = self._count + len(rows)
         if grown > len(self._memory):
-            # Zeros, which the system gives for nothing: what other memory held is not taken over.
-            larger = np.zeros(_roomy((grown, *self._memory.shape[1:])), dtype=self._memory.dtype)
+            larger = _with_room((grown, *self._memory.shape[1:]), self._memory.dtype)
             larger[: self._count] = self.rows
             self._memory.fill(0)
             self._memory = larger
@@ -88,5 +87,12 @@ class RowBuffer(Generic[Scalar]):
             self._memory[first + by : stop + by] = self._memory[first:stop].copy()
 
 
-def _roomy(shape: tuple[int, ...]) -> tuple[int, ...]:
-    return (shape[0] + shape[0] // _ROOM, *shape[1:])
+def _with_room(shape: tuple[int, ...], dtype: npt.DTypeLike) -> npt.NDArray[Any]:
+    """Memory for these rows and some more, which is zeros: not what other memory held.
+
+    `np.zeros` would give all of it as zeros, but in small pages, which take twenty times as long to
+    be written for the first time as those that `np.empty` asks for (Linux, a gigabyte).
+    """
+    memory = np.empty((shape[0] + shape[0] // _ROOM, *shape[1:]), dtype=dtype)
+    memory[shape[0] :] = 0
+    return memory

@@ -13,6 +13,7 @@ from __future__ import annotations
 import struct
 import zlib
 from collections.abc import Sequence
+from operator import itemgetter
 from typing import Any, Protocol, TypeAlias, cast
 
 from procmem.record import DenseValues, ItemBatch, ItemValues
@@ -82,6 +83,10 @@ class Rows(Protocol):
 
     def item_checksum(self, row: Row) -> int:
         """What a row adds to the ledger's checksum of items, 32 bits; -1 of a damaged one."""
+        ...
+
+    def items_checksum(self, rows: Sequence[Row]) -> int:
+        """The sum of what rows add that `unpack_items` took."""
         ...
 
     def dense_checksum(self, row: Row) -> int:
@@ -157,6 +162,10 @@ class PlainRows:
         return row[-1] if isinstance(row[-1], int) else -1
 
     dense_checksum = item_checksum
+
+    def items_checksum(self, rows: Sequence[Row]) -> int:
+        """See `Rows`."""
+        return sum(map(itemgetter(-1), rows))
 
     def item_secrets(self, row: Row) -> list[bytes]:
         """See `Rows`."""

@@ -92,6 +92,10 @@ class SealedRows:
 
     dense_checksum = item_checksum
 
+    def items_checksum(self, rows: Sequence[Row]) -> int:
+        """See `Rows`."""
+        return sum(map(self.item_checksum, rows))
+
     def item_secrets(self, row: Row) -> list[bytes]:
         """See `Rows`. As they are stored, and in clear."""
         values: Row = ()

@@ -34,7 +34,7 @@ def stats(settings: Settings) -> None:
             f"{held.embedder_name} ({held.embedder_sha256[:12]}), {held.image_size} pixels",
         ),
         ("format", str(held.format_version)),
-        ("receipts", held.receipt_key or "none can be made: the key is missing or damaged"),
+        ("receipts", held.receipt_key or _no_receipts(settings)),
     ]
     if held.sealed:
         rows.append(("sealed", "yes: every item is encrypted under a key of its own"))
@@ -53,3 +53,9 @@ def stats(settings: Settings) -> None:
         click.echo(table(lines[:_LABELS_SHOWN], head=("label", "items"), right="lr"))
     if len(lines) > _LABELS_SHOWN:
         click.echo(f"... and {count(len(lines) - _LABELS_SHOWN, 'more label')}")
+
+
+def _no_receipts(settings: Settings) -> str:
+    if isinstance(settings.vault, str):
+        return "none: nobody here can vouch for what a server does"
+    return "none can be made: the key is missing or damaged"

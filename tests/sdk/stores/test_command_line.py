@@ -54,6 +54,7 @@ def test_a_memory_on_a_server_from_the_first_photo_to_the_last(run, photos, mode
     cat = photos / "cat" / "1.png"
     assert "cat" in run("classify", cat, "--model", model).stdout
     assert json.loads(run("stats", "--json").stdout)["labels"] == {"cat": 1, "dog": 1}
+    assert "vouch for what a server does" in run("stats").stdout
     assert "is sound: 2 items" in run("verify").stdout
     run("export", tmp_path / "all.safetensors")
     told = run("delete", "--label", "cat", "--yes").stdout
