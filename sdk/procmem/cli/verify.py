@@ -201,7 +201,7 @@ def _verify_model(settings: Settings, sample: int, seed: int | None, folder: Pat
     else:
         click.echo(f"{report.model}: {short_path(Path(report.file))}")
         click.echo(_describe(report))
-        click.echo(textwrap.fill(LIMITS, _columns()))
+        click.echo(textwrap.fill(LIMITS, _columns(), break_on_hyphens=False))
     if not report.ok:
         raise SystemExit(1)
 
