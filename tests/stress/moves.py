@@ -15,6 +15,7 @@ import functools
 import random
 import shutil
 import tempfile
+import time
 import zlib
 from collections import Counter
 from pathlib import Path
@@ -37,7 +38,6 @@ from procmem.types import Embedding
 from procmem.vault import Vault
 
 FIRST, GONE, LATER = tuple(range(1, 13)), (5, 6), (14,)
-MEAN_SECONDS = 0.25
 
 
 class Seer:
@@ -274,16 +274,22 @@ def _quick(folder: Path, *, sealed: bool) -> Any:
 
 
 def run_kills(folder: Path, *, count: int, seed: int = 0, sealed: bool = False) -> dict[str, int]:
-    """Kills a worker `count` times at random moments of a migration."""
+    """Kills a worker `count` times at random moments of a migration, however long that takes."""
     chance = random.Random(seed)
     figures: Counter[str] = Counter()
     with (
         Worker(modules=["tests.stress.moves"]) as worker,
         _quick(folder, sealed=sealed) as copy,
     ):
+        worker.run("moves.move", **copy())  # the first loads what the others have loaded
+        places = copy()
+        start = time.perf_counter()
+        lines, _ = worker.run("moves.move", **places)
+        whole = time.perf_counter() - start
+        assert lines[-1][0] == "done", lines
         for cycle in range(count):
             places = copy()
-            moment = chance.expovariate(1 / MEAN_SECONDS)
+            moment = chance.uniform(0, whole)
             lines, status = worker.run("moves.move", seconds=moment, **places)
             assert status in (0, 9), f"cycle {cycle}: {status}, {lines}"
             try:
