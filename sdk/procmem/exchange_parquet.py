@@ -116,7 +116,7 @@ class ParquetReader:
     def batches(self, size: int) -> Iterator[list[Record]]:
         """Gives all records, at most `size` at a time; nothing of them is checked."""
         with _arrow_errors():
-            batches = self._file.iter_batches(batch_size=size)
+            batches = self._file.iter_batches(batch_size=size, use_threads=False)
         while True:
             with _arrow_errors():
                 batch = next(batches, None)
