@@ -67,16 +67,7 @@ def erase(
         scan = _scan(vault, values)
         if before is not None and purged:
             signed = _signed(vault, before, ids, scan)
-    return ErasureReport(
-        erased_ids=tuple(ids),
-        remaining=vault.count(),
-        purged=purged,
-        files_scanned=scan.files,
-        windows_checked=scan.windows_checked,
-        windows_found=scan.windows_found,
-        out_of_reach=_out_of_reach(vault),
-        receipt=signed,
-    )
+    return _report(vault, ids, scan, purged=purged, receipt=signed)
 
 
 def search_vault(vault: Vault, values: Sequence[bytes], *, purged: bool) -> ErasureReport:
@@ -90,17 +81,7 @@ def search_vault(vault: Vault, values: Sequence[bytes], *, purged: bool) -> Eras
     Raises:
         VaultError: the files could not be searched.
     """
-    scan = _scan(vault, values)
-    return ErasureReport(
-        erased_ids=(),
-        remaining=vault.count(),
-        purged=purged,
-        files_scanned=scan.files,
-        windows_checked=scan.windows_checked,
-        windows_found=scan.windows_found,
-        out_of_reach=_out_of_reach(vault),
-        receipt=None,
-    )
+    return _report(vault, (), _scan(vault, values), purged=purged, receipt=None)
 
 
 def receipt_key(vault: Vault) -> str | None:
@@ -109,6 +90,21 @@ def receipt_key(vault: Vault) -> str | None:
         return public_key_of(read_key(vault.path)).hex()
     except (VaultError, ImportError):
         return None
+
+
+def _report(
+    vault: Vault, ids: Sequence[int], scan: ResidueScan, *, purged: bool, receipt: Receipt | None
+) -> ErasureReport:
+    return ErasureReport(
+        erased_ids=tuple(ids),
+        remaining=vault.count(),
+        purged=purged,
+        files_scanned=scan.files,
+        windows_checked=scan.windows_checked,
+        windows_found=scan.windows_found,
+        out_of_reach=_out_of_reach(vault),
+        receipt=receipt,
+    )
 
 
 def _out_of_reach(vault: Vault) -> tuple[str, ...]:

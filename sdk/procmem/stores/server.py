@@ -16,10 +16,11 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import partial
 from itertools import islice
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -105,8 +106,7 @@ class ServerStore:
                     f"there is no memory at {table.place}; check the address, or open it for "
                     "writing with a model to make one"
                 )
-            table.create(_new_head(binding, key), width=binding.cls_dim)
-            head = table.head() or {}
+            head = _created(table, binding, key)
         if (head.get("format"), head.get("version")) != (_FORMAT, str(LAYOUT_VERSION)):
             raise VaultFormatError(
                 f"{table.place} holds {head.get('format', 'something else')!r:.40} of version "
@@ -129,7 +129,11 @@ class ServerStore:
             if not read_only:
                 # Keys of items that a process did not come to add, or had deleted when it died.
                 keyed = self._sealing.keys.ids()
-                self._sealing.keys.destroy(keyed - self.held(keyed))
+                try:
+                    self._sealing.keys.destroy(keyed - self.held(keyed))
+                except BaseException:
+                    self._sealing.keys.close()
+                    raise
 
     @property
     def place(self) -> str:
@@ -486,11 +490,20 @@ def _texts(stored: StoredItem) -> tuple[bytes | None, bytes | None]:
     return stored.label, stored.source
 
 
-def _new_head(binding: Binding, key: str | os.PathLike[str] | None) -> dict[str, str]:
-    """What a new memory says of itself; makes its key file if it is to be sealed."""
+def _created(
+    table: Table, binding: Binding, key: str | os.PathLike[str] | None
+) -> Mapping[str, str]:
+    """Makes a memory, sealed if there is a key, and says what then stands on the server."""
     head = {"format": _FORMAT, "version": str(LAYOUT_VERSION)}
     head |= {name: str(value) for name, value in asdict(binding).items()}
     if key is not None:
         head["seal"] = secrets.token_hex(16)
         Sealing.create(key, head["seal"])
-    return head
+    try:
+        table.create(head, width=binding.cls_dim)
+    finally:
+        # Where the server refused, or another process was as quick, the key file opens nothing.
+        found = table.head() or {}
+        if key is not None and found.get("seal") != head["seal"]:
+            Path(key).unlink()
+    return found
