@@ -6,7 +6,6 @@ all, and that a folder is listed in the same order everywhere.
 
 from __future__ import annotations
 
-import contextlib
 import os
 from pathlib import Path, PurePosixPath
 
@@ -14,6 +13,7 @@ from pyarrow import ArrowInvalid
 from pyarrow import fs as arrow_fs
 
 from procmem.errors import InputError
+from procmem.manifest import write_bytes_atomically
 from procmem.photos import PHOTO_SUFFIXES, files_below
 
 
@@ -115,18 +115,8 @@ class Storage:
             return
         path = Path(target)
         path.parent.mkdir(parents=True, exist_ok=True)
-        # A name of its own: two runs may write the same part, which is the same either way.
-        new = path.with_name(f".{path.name}.{os.getpid()}")
-        try:
-            with new.open("wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            new.replace(path)
-        except BaseException:
-            with contextlib.suppress(OSError):
-                new.unlink(missing_ok=True)
-            raise
+        # Two runs may write the same part, which is the same either way.
+        write_bytes_atomically(path, data)
 
 
 def _readable(path: Path) -> str:

@@ -87,11 +87,9 @@ class LocalStore:
 
     def add(self, records: Iterable[Record]) -> None:
         """All or none; the rows in working memory follow if all records are at hand."""
-        if isinstance(records, Sequence):
-            self.vault.add(records)
+        self.vault.add(records)
+        if isinstance(records, Sequence):  # of others the next question reads what came
             self.recall.added(records)
-        else:
-            self.vault.add(records)  # some at a time; the next question reads them
 
     def erase(self, ids: Sequence[int], *, receipt: bool) -> ErasureReport:
         """Deleted, purged, searched for, signed."""
