@@ -38,8 +38,9 @@ def cell_descriptors(views: Tensor) -> Tensor:
     length = (dx * dx + dy * dy + 1e-12).sqrt()
     doubled = torch.cat([(dx * dx - dy * dy) / length, 2 * dx * dy / length], dim=1)
     angles = torch.arange(ORIENTATIONS, device=views.device) * (2 * math.pi / ORIENTATIONS)
-    lobes = torch.stack([angles.cos(), angles.sin()], dim=1)[:, :, None, None]  # (9, 2, 1, 1)
-    votes = functional.conv2d(doubled, lobes).relu()
+    lobes = torch.stack([angles.cos(), angles.sin()], dim=1)  # (9, 2)
+    # A convolution of 1 x 1 says the same, and takes four times as long on a CPU.
+    votes = (lobes @ doubled.flatten(2)).view(-1, ORIENTATIONS, *doubled.shape[2:]).relu_()
     histogram = functional.avg_pool2d(votes, CELL)
     energy = histogram.sum(dim=1, keepdim=True)
     color = functional.avg_pool2d(views, CELL)

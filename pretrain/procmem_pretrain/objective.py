@@ -48,6 +48,16 @@ class Objective(Protocol):
 
 def make_objective(config: TrainConfig) -> nn.Module:
     """The objective that a configuration names, freshly initialized; it satisfies `Objective`."""
+    objective = _initialized(config)
+    if config.device == "cpu" and config.precision == "bf16":
+        # The backward pass of torch's fused attention takes three to eight times as long there as
+        # that of the two products it stands for (docs/results/training-speed.md).
+        for block in objective.student.vit.blocks:  # type: ignore[union-attr]  # timm's
+            block.attn.fused_attn = False
+    return objective
+
+
+def _initialized(config: TrainConfig) -> DinoObjective | SimDinoObjective:
     if config.objective == "dino":
         return DinoObjective(
             config.dino,

@@ -26,7 +26,7 @@ def make_optimizer(objective: nn.Module, config: TrainConfig) -> torch.optim.Ada
         lr=config.learning_rate,
         betas=config.betas,
         weight_decay=config.weight_decay,
-        fused=config.device.startswith("cuda"),
+        fused=True,
     )
 
 

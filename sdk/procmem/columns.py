@@ -47,14 +47,14 @@ class ItemColumns:
             UnicodeDecodeError: a text is not one.
             OverflowError: more than 64 bits.
         """
-        ids, _, labels, sources, seconds = batch
-        start, stop = len(self), len(self) + len(ids)
-        self._id_rows.rows[start:stop] = ids
-        self._seconds.rows[start:stop] = seconds
+        start, stop = len(self), len(self) + len(batch)
+        self._id_rows.rows[start:stop] = batch.ids
+        self._seconds.rows[start:stop] = batch.seconds
         # One object for each label, however many items have it.
-        texts = {own: None if own is None else intern(decode_text(own)) for own in set(labels)}
-        self._labels += map(texts.__getitem__, labels)
-        self._sources += decode_texts(sources)
+        known = set(batch.labels)
+        texts = {own: None if own is None else intern(decode_text(own)) for own in known}
+        self._labels += map(texts.__getitem__, batch.labels)
+        self._sources += decode_texts(batch.sources)
 
     def __getitem__(self, position: int) -> Item:
         return Item(

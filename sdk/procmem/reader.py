@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import contextlib
 import sqlite3
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal, TypeAlias, TypeVar
 
 import numpy as np
@@ -24,6 +26,7 @@ from procmem.record import (
     Binding,
     DenseValues,
     Item,
+    ItemBatch,
     ItemValues,
     Record,
     canonical_values,
@@ -36,6 +39,7 @@ from procmem.rowbuffer import RowBuffer
 from procmem.rows import DamagedRowError, Row, Rows
 
 _ROWS_AT_ONCE = 500
+_ROWS_TO_CHECK = 2000  # many at once are checked by several threads
 
 _T = TypeVar("_T")
 Table: TypeAlias = Literal["items", "dense"]
@@ -44,16 +48,16 @@ Table: TypeAlias = Literal["items", "dense"]
 DenseArrays: TypeAlias = tuple[npt.NDArray[np.int8], npt.NDArray[np.uint8]]
 
 
-def _item_values(form: Rows, row: Row) -> ItemValues:
-    return form.unpack_item(row)
+def _item_values(form: Rows, rows: list[Row]) -> list[ItemValues]:
+    return form.unpack_items(rows)
 
 
-def _dense_values(form: Rows, row: Row) -> DenseValues:
-    return form.unpack_dense(row)
+def _dense_values(form: Rows, rows: list[Row]) -> list[DenseValues]:
+    return [form.unpack_dense(row) for row in rows]
 
 
-def _item(form: Rows, row: Row) -> Item:
-    return item_of(form.unpack_item(row))
+def _items(form: Rows, rows: list[Row]) -> list[Item]:
+    return [item_of(values) for values in form.unpack_items(rows)]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -109,21 +113,20 @@ class LedgerReader:
         width = self.binding.cls_dim
 
         def read(connection: sqlite3.Connection) -> tuple[Contents, bool]:
-            form = self._form
             count = int(connection.execute("SELECT count(*) FROM items").fetchone()[0])
             items = ItemColumns(count)
             buffer = RowBuffer.with_room((count, width), np.float16)
-            cursor = connection.execute(f"{form.select_items} ORDER BY id")
-            checksum = 0
-            while rows := cursor.fetchmany(_ROWS_AT_ONCE):
-                batch = form.unpack_items(rows)
-                checksum += form.items_checksum(rows)
-                if len(items) + len(rows) > count:
+
+            def room(more: int) -> npt.NDArray[np.float16]:
+                if len(items) + more > count:
                     raise self._damaged("there are more items than SQLite counts")
-                part = buffer.rows[len(items) : len(items) + len(rows)]
-                self._take_vectors(batch[0], batch[1], part)
+                return buffer.rows[len(items) : len(items) + more]
+
+            checksum = 0
+            for batch in self._batches(connection, room):
+                checksum += batch.checksum
                 items.append(batch)
-            self._check_order(items.ids[: len(items)])
+            self._check_order(items.ids)
             return Contents(items, buffer), checksum == read_checksums(connection)[0]
 
         with self._damages():
@@ -132,23 +135,17 @@ class LedgerReader:
             raise self._damaged("items are missing, or there are others than were stored")
         return contents
 
-    def _take_vectors(
-        self, ids: Sequence[int], vectors: Sequence[bytes], target: npt.NDArray[np.float16]
-    ) -> None:
-        size = 2 * target.shape[1]
-        if set(map(len, vectors)) != {size}:
-            sizes = zip(ids, map(len, vectors), strict=True)
-            first = next(id_ for id_, other in sizes if other != size)
-            raise self._damaged(f"the vector of item {first} has another size")
-        target[:] = np.frombuffer(b"".join(vectors), dtype="<f2").reshape(target.shape)
-        # Infinity and NaN by their exponent, which is faster than to ask numpy for float16.
-        broken = (target.view(np.uint16) & 0x7C00) == 0x7C00
-        if broken.any():
-            first = ids[int(np.argmax(broken.any(axis=1)))]
-            raise self._damaged(f"the vector of item {first} is not finite")
+    def _batches(
+        self, connection: sqlite3.Connection, room: Callable[[int], npt.NDArray[np.float16]]
+    ) -> Iterator[ItemBatch]:
+        """Gives all items by id, checked; their vectors are in what `room` gives for so many."""
+        form = self._form
+        cursor = connection.execute(f"{form.select_items} ORDER BY id")
+        while rows := cursor.fetchmany(_ROWS_TO_CHECK):
+            yield form.take_items(rows, room(len(rows)))
 
-    def _check_order(self, ids: npt.NDArray[np.int64]) -> None:
-        wrong = np.flatnonzero(np.diff(ids, prepend=0) <= 0)
+    def _check_order(self, ids: npt.NDArray[np.int64], *, after: int = 0) -> None:
+        wrong = np.flatnonzero(np.diff(ids, prepend=after) <= 0)
         if len(wrong):
             raise self._damaged(f"item {ids[wrong[0]]} stands out of order")
 
@@ -223,9 +220,9 @@ class LedgerReader:
             VaultFormatError: a row is damaged.
         """
         if ids is None:
-            yield from self._walk("items", _item)
+            yield from self._walk("items", _items)
         else:
-            yield from self._take("items", _item, sorted(set(ids)))
+            yield from self._take("items", _items, sorted(set(ids)))
 
     def ids(self, *, dense: bool = False) -> list[int]:
         """The ids of all items, ascending; only of those with a mask if `dense`."""
@@ -265,10 +262,19 @@ class LedgerReader:
                 yield from found
 
     def _secrets(self, table: Table, ids: Sequence[int] | None) -> Iterator[list[bytes]]:
-        def secrets_of(form: Rows, row: Row) -> list[bytes]:
-            return form.item_secrets(row) if table == "items" else form.dense_secrets(row)
+        def secrets_of(form: Rows, rows: list[Row]) -> list[list[bytes]]:
+            return [*map(form.item_secrets if table == "items" else form.dense_secrets, rows)]
 
         return self._walk(table, secrets_of) if ids is None else self._take(table, secrets_of, ids)
+
+    def texts(self) -> Iterator[bytes]:
+        """Gives labels and sources as stored, without vectors; none of a sealed vault."""
+        select, last = self._connection.form.select_texts, 0
+        clause = f"WHERE items.id > ? ORDER BY items.id LIMIT {_ROWS_TO_CHECK}"
+        while select and (rows := self._connection.rows(f"{select} {clause}", (last,))):
+            for id_, *texts in rows:
+                last = self._after(last, id_)
+                yield from filter(None, texts)
 
     def canonical(self) -> Iterator[tuple[int, bytes]]:
         """Gives (id, canonical bytes) of all items ascending by id, in one pass.
@@ -287,37 +293,26 @@ class LedgerReader:
             yield values[0], canonical_values(values, next_masked if own else None)
 
     def check(self) -> None:
-        """Reads every row, some hundreds at a time, and compares it with its checksum.
+        """Reads every row, some at a time, and compares it with its checksum.
 
         Raises:
             VaultFormatError: a row is damaged, missing, too many or out of order.
         """
+        vectors = np.empty((_ROWS_TO_CHECK, self.binding.cls_dim), dtype=np.float16)
 
         def read(connection: sqlite3.Connection) -> bool:
-            form = self._form
-            sums = [0, 0]
-            for at, (select, unpack, checksum) in enumerate(
-                (
-                    (f"{form.select_items} ORDER BY id", form.unpack_items, form.item_checksum),
-                    (
-                        f"{form.select_dense} ORDER BY dense.id",
-                        lambda rows: [form.unpack_dense(row) for row in rows],
-                        form.dense_checksum,
-                    ),
-                )
-            ):
-                cursor, last = connection.execute(select), 0
-                while rows := cursor.fetchmany(_ROWS_AT_ONCE):
-                    unpack(rows)
-                    sums[at] += sum(map(checksum, rows))
-                    for row in rows:
-                        last = self._after(last, row[0])
-            return tuple(sums) == read_checksums(connection)
+            checksum, last = 0, 0
+            for batch in self._batches(connection, lambda count: vectors[:count]):
+                self._check_order(np.asarray(batch.ids), after=last)
+                checksum, last = checksum + batch.checksum, int(batch.ids[-1])
+            return bool(checksum == read_checksums(connection)[0])
 
         with self._damages():
             complete = self._connection.snapshot(read)
+        vectors.fill(0)
         if not complete:
-            raise self._damaged("rows are missing, or there are others than were stored")
+            raise self._damaged("items are missing, or there are others than were stored")
+        self.read_dense(partial(deque, maxlen=0))
 
     def problems(self) -> list[str]:
         """Reads everything and says what is wrong, one sentence each; empty if all is well."""
@@ -348,14 +343,14 @@ class LedgerReader:
         return self._connection.form
 
     def _take(
-        self, table: Table, use: Callable[[Rows, Row], _T], ids: Iterable[int]
+        self, table: Table, use: Callable[[Rows, list[Row]], Sequence[_T]], ids: Iterable[int]
     ) -> Iterator[_T]:
         """Gives what `use` makes of the rows of these ids, in their order."""
         for id_ in ids:
             for _, taken in self._query(table, use, f"WHERE {table}.id = ?", (id_,)):
                 yield taken
 
-    def _walk(self, table: Table, use: Callable[[Rows, Row], _T]) -> Iterator[_T]:
+    def _walk(self, table: Table, use: Callable[[Rows, list[Row]], Sequence[_T]]) -> Iterator[_T]:
         """Gives what `use` makes of all rows by id, in queries of `_ROWS_AT_ONCE` rows."""
         last = 0
         clause = f"WHERE {table}.id > ? ORDER BY {table}.id LIMIT {_ROWS_AT_ONCE}"
@@ -365,7 +360,11 @@ class LedgerReader:
                 yield taken
 
     def _query(
-        self, table: Table, use: Callable[[Rows, Row], _T], clause: str, parameters: Row = ()
+        self,
+        table: Table,
+        use: Callable[[Rows, list[Row]], Sequence[_T]],
+        clause: str,
+        parameters: Row = (),
     ) -> list[tuple[int, _T]]:
         """(id, what `use` makes of the row) of the rows that a clause chooses.
 
@@ -376,7 +375,7 @@ class LedgerReader:
             form = self._form
             select = form.select_items if table == "items" else form.select_dense
             rows = connection.execute(f"{select} {clause}", parameters).fetchall()
-            return [(row[0], use(form, row)) for row in rows]
+            return [(row[0], used) for row, used in zip(rows, use(form, rows), strict=True)]
 
         with self._connection.errors(), self._damages():
             return self._connection.run(work)

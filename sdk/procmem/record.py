@@ -25,14 +25,6 @@ NO_VALUE = b"\xff" * 8
 
 ItemValues: TypeAlias = tuple[int, bytes, "bytes | None", "bytes | None", int]
 """id, vector, label, source, added_seconds."""
-ItemBatch: TypeAlias = tuple[
-    "Sequence[int]",
-    "Sequence[bytes]",
-    "Sequence[bytes | None]",
-    "Sequence[bytes | None]",
-    "Sequence[int]",
-]
-"""The same of several items, one sequence for each value."""
 DenseValues: TypeAlias = tuple[int, bytes, bytes]
 """id, patches, mask."""
 
@@ -52,6 +44,28 @@ class Item:
     label: str | None
     source: str | None
     added_seconds: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ItemBatch:
+    """Several items as they are stored, without their vectors, column by column.
+
+    Attributes:
+        ids: of each.
+        labels: of each, stored bytes.
+        sources: likewise.
+        seconds: when each was added.
+        checksum: the sum of what their rows add to the ledger's.
+    """
+
+    ids: Sequence[int] | npt.NDArray[np.int64]
+    labels: Sequence[bytes | None]
+    sources: Sequence[bytes | None]
+    seconds: Sequence[int] | npt.NDArray[np.int64]
+    checksum: int
+
+    def __len__(self) -> int:
+        return len(self.labels)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -28,6 +28,7 @@ WINDOW_BYTES = 16
 
 # Secrets and files are worked on in pieces of this size.
 _PIECE_BYTES = 1 << 22
+_FIRST_PIECE_BYTES = 1 << 15
 
 _WORD_BYTES = 8
 _MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)  # 2**64 / golden ratio, odd: spreads the high bits
@@ -175,7 +176,8 @@ def _find_in_files(wanted: Windows, files: Iterable[Path]) -> Windows:
 
 def _unexplained(remains: Windows, values: Iterable[bytes]) -> Windows:
     """The windows that stand in none of the values."""
-    for piece in _pieces(values):
+    # Small pieces first: what stands in many values is then no longer looked for in the rest.
+    for piece in _pieces(values, first=_FIRST_PIECE_BYTES):
         # Joined, because a search has a fixed cost; a match that crosses two values is no match.
         ends = np.repeat(np.cumsum([len(value) for value in piece]), [len(v) for v in piece])
         hits = find(remains, b"".join(piece))
@@ -195,17 +197,20 @@ def _chunks(path: Path) -> Iterator[bytes]:
             tail = (tail + data)[1 - WINDOW_BYTES :]
 
 
-def _pieces(values: Iterable[bytes]) -> Iterator[list[bytes]]:
-    """Groups values, and cuts long ones with an overlap, into lists of about 4 MiB."""
+def _pieces(values: Iterable[bytes], *, first: int = _PIECE_BYTES) -> Iterator[list[bytes]]:
+    """Groups values, and cuts long ones with an overlap, into lists of about 4 MiB.
+
+    Lists of small values begin with about `first` bytes and grow to that.
+    """
     group: list[bytes] = []
-    size = 0
+    size, limit = 0, first
     step = _PIECE_BYTES - WINDOW_BYTES + 1
     for value in values:
         for start in range(0, max(1, len(value) - WINDOW_BYTES + 1), step):
             part = value[start : start + _PIECE_BYTES]
-            if group and size + len(part) > _PIECE_BYTES:
+            if group and size + len(part) > limit:
                 yield group
-                group, size = [], 0
+                group, size, limit = [], 0, min(2 * limit, _PIECE_BYTES)
             group.append(part)
             size += len(part)
     if group:

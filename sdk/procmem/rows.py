@@ -4,8 +4,8 @@ Used by `vault.py` through `connection.py`. `PlainRows` stores values as they ar
 (`sealed.py`) stores the same values encrypted. A ledger has one form for good. docs/formats.md
 describes both from the file's side.
 
-Promises: what `unpack_item` and `unpack_dense` give is what `pack` was given, or they raise; a row
-is a function of its own values (and, sealed, of keys of its own), never of other rows.
+Promises: what `take_items`, `unpack_item` and `unpack_dense` give is what `pack` was given, or they
+raise; a row is a function of its own values (and, sealed, of keys of its own), never of other rows.
 """
 
 from __future__ import annotations
@@ -13,9 +13,12 @@ from __future__ import annotations
 import struct
 import zlib
 from collections.abc import Sequence
-from operator import itemgetter
-from typing import Any, Protocol, TypeAlias, cast
+from typing import Any, Protocol, TypeAlias
 
+import numpy as np
+import numpy.typing as npt
+
+from procmem import _ledger
 from procmem.record import DenseValues, ItemBatch, ItemValues
 
 Row: TypeAlias = tuple[Any, ...]
@@ -55,6 +58,7 @@ class Rows(Protocol):
         schema: name of each table -> the statement that makes it.
         select_items, select_dense: give rows for `unpack_*`, id first; a WHERE on `items.id` or
             `dense.id` may follow.
+        select_texts: gives (id, label, source) likewise; None if they are not stored in clear.
         insert_item, insert_dense: take rows of `pack`. The last column of both kinds of rows is
             the one that checksums look at.
     """
@@ -62,6 +66,7 @@ class Rows(Protocol):
     schema: dict[str, str]
     select_items: str
     select_dense: str
+    select_texts: str | None
     insert_item: str
     insert_dense: str
 
@@ -73,8 +78,20 @@ class Rows(Protocol):
         """The values of a row of `select_items`. Raises DamagedRowError."""
         ...
 
-    def unpack_items(self, rows: Sequence[Row]) -> ItemBatch:
-        """The values of rows of `select_items`, at least one. Raises DamagedRowError."""
+    def unpack_items(self, rows: list[Row]) -> list[ItemValues]:
+        """The values of rows of `select_items`. Raises DamagedRowError."""
+        ...
+
+    def take_items(self, rows: list[Row], vectors: npt.NDArray[np.float16]) -> ItemBatch:
+        """The same column by column, of at least one row.
+
+        Args:
+            rows: M of them.
+            vectors: (M, D), where their vectors are written to. C-contiguous.
+
+        Raises:
+            DamagedRowError: also if a vector is not one of D finite numbers.
+        """
         ...
 
     def unpack_dense(self, row: Row) -> DenseValues:
@@ -83,10 +100,6 @@ class Rows(Protocol):
 
     def item_checksum(self, row: Row) -> int:
         """What a row adds to the ledger's checksum of items, 32 bits; -1 of a damaged one."""
-        ...
-
-    def items_checksum(self, rows: Sequence[Row]) -> int:
-        """The sum of what rows add that `unpack_items` took."""
         ...
 
     def dense_checksum(self, row: Row) -> int:
@@ -112,6 +125,7 @@ class PlainRows:
         "FROM items"
     )
     select_dense = "SELECT id, patches, mask, checksum FROM dense"
+    select_texts: str | None = "SELECT id, CAST(label AS BLOB), CAST(source AS BLOB) FROM items"
     insert_item = "INSERT INTO items VALUES (?, ?, CAST(? AS TEXT), CAST(? AS TEXT), ?, ?)"
     insert_dense = "INSERT INTO dense VALUES (?, ?, ?, ?)"
 
@@ -130,22 +144,19 @@ class PlainRows:
             raise DamagedRowError(f"item {row[0]} does not match its checksum")
         return row[:5]
 
-    def unpack_items(self, rows: Sequence[Row]) -> ItemBatch:
-        """See `Rows`. Column by column, which takes half of the time of row by row."""
-        ids, vectors, labels, sources, seconds, checksums = zip(*rows, strict=True)
-        try:
-            crcs = map(zlib.crc32, vectors)
-            lengths = []
-            for texts in (labels, sources):
-                crcs = map(zlib.crc32, [text or b"" for text in texts], crcs)
-                lengths.append([-1 if text is None else len(text) for text in texts])
-            crcs = map(zlib.crc32, map(_HEAD, ids, seconds, *lengths), crcs)
-            right = tuple(crcs) == checksums
-        except (TypeError, struct.error):
-            right = False
-        if not right:  # finds out which, and says so
-            return batch_of([self.unpack_item(row) for row in rows])
-        return ids, vectors, labels, sources, seconds
+    def unpack_items(self, rows: list[Row]) -> list[ItemValues]:
+        """See `Rows`."""
+        if _ledger.check_items(rows):
+            return [row[:5] for row in rows]
+        return [self.unpack_item(row) for row in rows]
+
+    def take_items(self, rows: list[Row], vectors: npt.NDArray[np.float16]) -> ItemBatch:
+        """See `Rows`. In C++, a third of the time of row by row."""
+        taken = _ledger.take_items(rows, vectors)
+        if taken is None:  # finds out which row it is, and says so
+            values = [self.unpack_item(row) for row in rows]
+            return batch_of(values, vectors, checksum=sum(row[-1] for row in rows))
+        return ItemBatch(*taken)
 
     def unpack_dense(self, row: Row) -> DenseValues:
         """See `Rows`."""
@@ -163,10 +174,6 @@ class PlainRows:
 
     dense_checksum = item_checksum
 
-    def items_checksum(self, rows: Sequence[Row]) -> int:
-        """See `Rows`."""
-        return sum(map(itemgetter(-1), rows))
-
     def item_secrets(self, row: Row) -> list[bytes]:
         """See `Rows`."""
         return [value for value in row if isinstance(value, bytes)]
@@ -174,9 +181,22 @@ class PlainRows:
     dense_secrets = item_secrets
 
 
-def batch_of(values: Sequence[ItemValues]) -> ItemBatch:
-    """The values of several items, at least one, column by column."""
-    return cast(ItemBatch, tuple(zip(*values, strict=True)))
+def batch_of(
+    values: Sequence[ItemValues], vectors: npt.NDArray[np.float16], *, checksum: int
+) -> ItemBatch:
+    """The values of several items column by column, for `Rows.take_items`.
+
+    Raises:
+        DamagedRowError: a vector is not one of D finite numbers.
+    """
+    ids, stored, labels, sources, seconds = zip(*values, strict=True)
+    for id_, vector, target in zip(ids, stored, vectors, strict=True):
+        if len(vector) != 2 * len(target):
+            raise DamagedRowError(f"the vector of item {id_} has another size")
+        target[:] = np.frombuffer(vector, dtype="<f2")
+        if not np.isfinite(target).all():
+            raise DamagedRowError(f"the vector of item {id_} is not finite")
+    return ItemBatch(ids, labels, sources, seconds, checksum)
 
 
 def _item_crc(values: ItemValues) -> int:

@@ -20,6 +20,8 @@ import os
 import zlib
 from collections.abc import Sequence
 
+import numpy as np
+import numpy.typing as npt
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
@@ -46,6 +48,7 @@ class SealedRows:
     select_dense = (
         "SELECT dense.id, items.wrapped, dense.sealed FROM dense JOIN items ON items.id = dense.id"
     )
+    select_texts: str | None = None
     insert_item = "INSERT INTO items VALUES (?, ?, ?)"
     insert_dense = "INSERT INTO dense VALUES (?, ?)"
 
@@ -74,9 +77,14 @@ class SealedRows:
             raise DamagedRowError(f"item {id_} lacks a value")
         return id_, vector, label, source, int.from_bytes(seconds, "big", signed=True)
 
-    def unpack_items(self, rows: Sequence[Row]) -> ItemBatch:
+    def unpack_items(self, rows: list[Row]) -> list[ItemValues]:
         """See `Rows`."""
-        return batch_of([self.unpack_item(row) for row in rows])
+        return [self.unpack_item(row) for row in rows]
+
+    def take_items(self, rows: list[Row], vectors: npt.NDArray[np.float16]) -> ItemBatch:
+        """See `Rows`."""
+        values = self.unpack_items(rows)
+        return batch_of(values, vectors, checksum=sum(map(self.item_checksum, rows)))
 
     def unpack_dense(self, row: Row) -> DenseValues:
         """See `Rows`."""
@@ -91,10 +99,6 @@ class SealedRows:
         return zlib.crc32(row[-1]) if isinstance(row[-1], bytes) else -1
 
     dense_checksum = item_checksum
-
-    def items_checksum(self, rows: Sequence[Row]) -> int:
-        """See `Rows`."""
-        return sum(map(self.item_checksum, rows))
 
     def item_secrets(self, row: Row) -> list[bytes]:
         """See `Rows`. As they are stored, and in clear."""

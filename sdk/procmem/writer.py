@@ -68,8 +68,8 @@ class LedgerWriter(LedgerReader):
             ids: without repeats.
             schema: the ledger's name there.
         """
-        items = self._take("items", lambda form, row: form.item_checksum(row), ids)
-        dense = self._take("dense", lambda form, row: form.dense_checksum(row), ids)
+        items = self._take("items", lambda form, rows: [*map(form.item_checksum, rows)], ids)
+        dense = self._take("dense", lambda form, rows: [*map(form.dense_checksum, rows)], ids)
         add_checksums(connection, -sum(items), -sum(dense), schema=schema)
         for table in ("items", "dense"):
             connection.executemany(

@@ -1,4 +1,4 @@
-"""The tests of the kernel once more, in a build that stops at every invalid access and overflow.
+"""The tests of the extensions once more, in a build that stops at each invalid access or overflow.
 
 Needs GCC or Clang, CMake and Ninja; elsewhere it is skipped, visibly.
 """
@@ -17,16 +17,18 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 SANITIZERS = "address,undefined"
+EXTENSIONS = ("_patchsim", "_ledger")
 
-# Puts the module of that build in the place of the installed one, then runs the tests.
+# Puts the modules of that build in the places of the installed ones, then runs the tests.
 RUNNER = """
 import importlib.util, sys
-spec = importlib.util.spec_from_file_location("procmem._patchsim", sys.argv[1])
-module = importlib.util.module_from_spec(spec)
-sys.modules["procmem._patchsim"] = module
-spec.loader.exec_module(module)
+for name, path in (("_patchsim", sys.argv[1]), ("_ledger", sys.argv[2])):
+    spec = importlib.util.spec_from_file_location("procmem." + name, path)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["procmem." + name] = module
+    spec.loader.exec_module(module)
 import pytest
-sys.exit(pytest.main(["-q", "-p", "no:cacheprovider", *sys.argv[2:]]))
+sys.exit(pytest.main(["-q", "-p", "no:cacheprovider", *sys.argv[3:]]))
 """
 
 
@@ -66,11 +68,13 @@ def test_no_path_reads_or_writes_where_it_must_not(tmp_path: Path) -> None:
     assert configured.returncode == 0, configured.stdout + configured.stderr
     built = run(cmake, "--build", tmp_path)
     assert built.returncode == 0, built.stdout + built.stderr
-    (module,) = (tmp_path / "cpp_ext").glob("_patchsim*.so")
-    assert b"__asan_report_load" in module.read_bytes()  # the flags have arrived
+    (kernel,), (ledger,) = ((tmp_path / "cpp_ext").glob(f"{n}*.so") for n in EXTENSIONS)
+    for module in (kernel, ledger):
+        assert b"__asan_report_load" in module.read_bytes()  # the flags have arrived
 
     tested = run(
-        sys.executable, "-c", RUNNER, module, ROOT / "tests/cpp_ext/test_kernel.py",
+        sys.executable, "-c", RUNNER, kernel, ledger,
+        ROOT / "tests/cpp_ext/test_kernel.py", ROOT / "tests/cpp_ext/test_ledger.py",
         LD_PRELOAD=f"{address} {undefined}",
         # Python itself leaks and relies on allocations that fail.
         ASAN_OPTIONS="detect_leaks=0:allocator_may_return_null=1",

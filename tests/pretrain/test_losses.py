@@ -56,6 +56,23 @@ def test_patch_targets_are_row_major_over_the_patch_grid() -> None:
     assert mean_color.argmax().item() == 1 * 4 + 3
 
 
+def test_a_histogram_is_the_sum_of_cut_cosine_lobes_over_its_cell() -> None:
+    views = random(2, 3, 24, 16)
+    grey = functional.pad(views.mean(dim=1, keepdim=True), (1, 1, 1, 1), mode="replicate")[:, 0]
+    dx, dy = grey[:, 1:-1, 2:] - grey[:, 1:-1, :-2], grey[:, 2:, 1:-1] - grey[:, :-2, 1:-1]
+    angle, length = 2 * torch.atan2(dy, dx), torch.hypot(dx, dy)
+    histogram = torch.stack(
+        [
+            (length * (angle - 2 * math.pi * bin / 9).cos()).clamp(min=0).unfold(1, 8, 8)
+            .unfold(2, 8, 8).mean(dim=(3, 4))
+            for bin in range(9)
+        ],
+        dim=1,
+    )  # fmt: skip
+    shares = histogram / (histogram.sum(dim=1, keepdim=True) + 0.01)
+    assert torch.allclose(cell_descriptors(views)[:, :9], shares, atol=1e-4)
+
+
 def test_layout_targets_have_one_descriptor_for_each_place() -> None:
     assert layout_targets(cell_descriptors(random(2, 3, 96, 96)), grid=4).shape == (2, 13 * 16)
 

@@ -8,6 +8,7 @@ from typing import Literal
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from procmem.errors import CheckpointError, InputError, TrainingError
 from procmem.manifest import manifest_path, read_manifest, write_manifest
@@ -228,6 +229,36 @@ def test_a_run_with_registers_trains_resumes_and_is_evaluated(
     found = plain.patches(image, (224, 224)).reshape(196, 192)
     assert np.allclose(found, tokens[0, 3:].numpy(), atol=1e-4)
     assert np.allclose(read_out.embed([image]), answer.numpy(), atol=1e-4)
+
+
+def gradients(objective: nn.Module, batch: int) -> dict[str, torch.Tensor]:
+    """Of all trained weights after the first step."""
+    images = torch.randint(
+        0, 256, (batch, 3, 64, 64), dtype=torch.uint8, generator=torch.manual_seed(0)
+    )
+    torch.stack(list(objective(0, images).values())).sum().backward()
+    weights = objective.named_parameters()
+    return {name: weight.grad for name, weight in weights if weight.grad is not None}
+
+
+def is_fused(network: nn.Module) -> set[bool]:
+    return {block.attn.fused_attn for block in network.vit.blocks}
+
+
+def test_attention_by_two_products_learns_what_the_fused_one_does(tiny_config: TrainConfig) -> None:
+    config = dataclasses.replace(tiny_config, precision="bf16", device="cpu")
+    plain = make_objective(config)
+    fused = make_objective(dataclasses.replace(config, device="cuda"))  # runs on the CPU here
+    exact = make_objective(dataclasses.replace(config, precision="fp32"))
+    assert is_fused(plain.student) == {False}
+    assert is_fused(plain.teacher) == {True}  # its forward pass is the faster one
+    assert is_fused(fused.student) == is_fused(exact.student) == {True}
+
+    found, wanted = gradients(plain, config.batch), gradients(fused, config.batch)
+    assert found.keys() == wanted.keys()
+    for name, gradient in found.items():
+        off = torch.linalg.vector_norm(gradient - wanted[name])
+        assert off <= 0.05 * torch.linalg.vector_norm(wanted[name]) + 1e-6, name
 
 
 def test_dropped_patches_leave_the_class_token_and_all_registers(
