@@ -30,8 +30,8 @@ _YIQ = ((0.299, 0.587, 0.114), (0.5959, -0.2746, -0.3213), (0.2115, -0.5227, 0.3
 _CROP_TRIES = 10
 # PIL inverts 8-bit values of 128 and more.
 _SOLARIZE_THRESHOLD = 128 / 255
-# Four standard deviations of the widest blur, pixels.
-_BLUR_REACH = 8
+_MAX_BLUR = 2.0  # standard deviations of the widest blur, pixels
+_BLUR_DEVIATIONS = 4  # how far a blur reaches; beyond there is less than 1e-4 of it
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +70,16 @@ class ViewConfig:
     interpolation: Interpolation = "bilinear"
     color: Literal["affine", "torchvision"] = "affine"
     scale_blur: bool = True
+
+    @property
+    def blur_scale(self) -> float:
+        """A view's pixels for each of the blur's."""
+        return self.side / 224 if self.scale_blur else 1.0
+
+    @property
+    def blur_reach(self) -> int:
+        """How many pixels to each side the widest blur looks at."""
+        return math.ceil(_BLUR_DEVIATIONS * _MAX_BLUR * self.blur_scale)
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +152,7 @@ def draw_views(config: ViewConfig, count: int, random: np.random.Generator) -> V
         order=random.random((count, 4)).argsort(axis=1),
         grey=random.random(count) < config.grey,
         blurred=random.random(count) < config.blur,
-        radius=random.uniform(0.1, 2.0, count) * (config.side / 224 if config.scale_blur else 1),
+        radius=random.uniform(0.1, _MAX_BLUR, count) * config.blur_scale,
         solarized=random.random(count) < config.solarize,
     )
 
@@ -193,7 +203,7 @@ def apply_views(images: Tensor, parameters: ViewParameters, config: ViewConfig) 
     chosen = _rows(parameters.blurred, views)
     if len(chosen):
         radius = _column(parameters.radius[parameters.blurred], views)
-        views[chosen] = gaussian_blur(views[chosen], radius)
+        views[chosen] = gaussian_blur(views[chosen], radius, reach=config.blur_reach)
     if parameters.solarized.any():
         chosen = _rows(parameters.solarized, views)
         views[chosen] = solarize(views[chosen])
@@ -439,7 +449,9 @@ def _greyscale(images: Tensor) -> Tensor:
     return torch.matmul(luma, images.flatten(2)).reshape(len(images), 1, *images.shape[2:])
 
 
-def gaussian_blur(images: Tensor, radius: Tensor) -> Tensor:
+def gaussian_blur(
+    images: Tensor, radius: Tensor, *, reach: int = _BLUR_DEVIATIONS * int(_MAX_BLUR)
+) -> Tensor:
     """Separable Gaussian blur with a standard deviation for each image.
 
     Beyond the edge there are copies of the edge pixel, as in PIL, whose three box blurs approach
@@ -447,13 +459,13 @@ def gaussian_blur(images: Tensor, radius: Tensor) -> Tensor:
 
     Args:
         images: (B, 3, H, W) float32.
-        radius: (B, 1) standard deviations, pixels, at most 2.
+        radius: (B, 1) standard deviations, pixels, at most a quarter of `reach`.
+        reach: how many pixels to each side are looked at; fewer take less time.
 
     Returns:
         (B, 3, H, W) float32.
     """
     count, channels, height, width = images.shape
-    reach = _BLUR_REACH
     offsets = torch.arange(-reach, reach + 1, device=images.device, dtype=images.dtype)
     kernel = torch.exp(-0.5 * (offsets / radius) ** 2)  # (B, 17)
     kernel = (kernel / kernel.sum(1, keepdim=True)).repeat_interleave(channels, 0)  # (3B, 17)

