@@ -23,7 +23,7 @@ from procmem.errors import (
 from procmem.exchange import export_items, import_items
 from procmem.memory import VisualMemory
 from procmem.record import Item, Record
-from procmem.stores import server
+from procmem.stores import server_reader
 from procmem.stores.contract import EVERYTHING, Where
 
 QUERIES = [CAT, DOG, *(picture(900 + seed, like=CAT) for seed in range(4))]
@@ -309,7 +309,7 @@ def test_an_item_left_out_of_the_graph_of_a_large_memory_is_the_only_difference(
     """A server's graph may miss rows; what it finds has the right similarities and order."""
     teach(memory, count=20, masks=False)
     exact = [memory.neighbors(image, k=8) for image in QUERIES]
-    monkeypatch.setattr(server, "LEAST_ITEMS", 1)
+    monkeypatch.setattr(server_reader, "LEAST_ITEMS", 1)
     for image, wanted in zip(QUERIES, exact, strict=True):
         found = memory.neighbors(image, k=8)
         known = {one.id: one for one in memory.neighbors(image, k=20)}

@@ -30,7 +30,8 @@ from procmem.errors import (
 )
 from procmem.memory import VisualMemory
 from procmem.record import Item, Record
-from procmem.stores import server
+from procmem.stores import server_reader
+from procmem.stores.contract import EVERYTHING, Where
 from procmem.stores.item_keys import ItemKeys
 from procmem.stores.postgres import PostgresTable
 from procmem.stores.postgres import table as module
@@ -76,7 +77,7 @@ def test_the_graph_is_built_when_it_is_first_of_use_and_finds_what_a_scan_finds(
         memory._add_records([record(id_) for id_ in range(1, 399)])
         assert _indexes(admin, address) == {"items_pkey", "meta_pkey", "dense_pkey"}
         monkeypatch.setattr(module, "LEAST_ITEMS", 400)
-        monkeypatch.setattr(server, "LEAST_ITEMS", 400)
+        monkeypatch.setattr(server_reader, "LEAST_ITEMS", 400)
         memory._add_records([record(399)])
         assert memory.index_kind == "exact"
         memory._add_records([record(400)])
@@ -98,9 +99,9 @@ def test_the_graph_is_built_when_it_is_first_of_use_and_finds_what_a_scan_finds(
         memory.delete(list(range(1, 200)))
         kept = memory._store.nearest(queries, 20)
         assert all(one.id >= 200 for near in kept for one in near)
-        only = memory._store.nearest(queries[:3], 20, server.Where(label="label 301"))
+        only = memory._store.nearest(queries[:3], 20, Where(label="label 301"))
         assert [[one.id for one in near] for near in only] == [[301]] * 3
-        left_out = memory._store.left_out(5, server.EVERYTHING)
+        left_out = memory._store.left_out(5, EVERYTHING)
         assert len(left_out.labels) == 201
         assert left_out.similarities.shape == (201, 5)
 
