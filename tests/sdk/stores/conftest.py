@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import itertools
+import platform
+import subprocess
+import tempfile
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -95,3 +99,42 @@ def twin(tmp_path: Path) -> Iterator[VisualMemory]:
     """A plain vault beside it."""
     with VisualMemory(tmp_path / "twin", embedder=EMBEDDER) as opened:
         yield opened
+
+
+@dataclass(frozen=True)
+class SmallDisk:
+    """A file system with little room.
+
+    Attributes:
+        folder: where it is.
+    """
+
+    folder: Path
+
+    def resize(self, megabytes: int) -> None:
+        """Gives it so much room in all."""
+        _mount(self.folder, megabytes, "remount").check_returncode()
+
+
+@pytest.fixture
+def small_disk() -> Iterator[SmallDisk]:
+    """With room for two megabytes; skips where none may be mounted."""
+    if platform.system() != "Linux":
+        pytest.skip("mounts as Linux does")
+    # Not below pytest's folder: PostgreSQL runs as another user when the tests run as root.
+    folder = Path(tempfile.mkdtemp(prefix="procmem-small-"))
+    try:
+        if _mount(folder, 2).returncode:
+            pytest.skip("may not mount a file system")
+        try:
+            yield SmallDisk(folder)
+        finally:
+            subprocess.run(["umount", str(folder)], check=True)
+    finally:
+        folder.rmdir()
+
+
+def _mount(folder: Path, megabytes: int, *more: str) -> subprocess.CompletedProcess[bytes]:
+    options = ",".join([f"size={megabytes}m", "mode=0777", *more])
+    command = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(folder)]
+    return subprocess.run(command, capture_output=True, check=False)

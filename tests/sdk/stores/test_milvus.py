@@ -11,6 +11,7 @@ import sys
 import textwrap
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 
 import grpc
@@ -647,6 +648,24 @@ def test_after_closing_it_says_so(connect):
 
 
 # ---- files of milvus-lite
+
+
+def test_a_disk_that_is_full_is_told_and_loses_nothing(small_disk, capfd):
+    rows = [(item(id_), None) for id_ in range(1, 20_001)]
+    with closing(MilvusTable(f"milvus://{small_disk.folder}/items.db")) as table:
+        table.create(HEAD, width=WIDTH)
+        table.insert(rows[:100])
+        with pytest.raises(VaultServerError, match="has no room on its disk; make some there"):
+            table.insert(rows[100:])
+        assert table.count() == 100
+        small_disk.resize(200)
+        table.insert(rows[100:300])
+        table.delete([1])
+        assert table.held(range(1, 400)) == set(range(2, 301))
+    with closing(MilvusTable(f"milvus://{small_disk.folder}/items.db")) as table:
+        assert table.head() == HEAD
+        assert table.count() == 299
+    capfd.readouterr()  # milvus-lite prints what happened
 
 
 @pytest.fixture

@@ -288,6 +288,8 @@ class MilvusConnection:
                 f"has no database {self._address.database!r}; make it, or leave it out of the "
                 "address"
             )
+        if "no space left" in low or "disk quota" in low:
+            return f"has no room on its disk; make some there ({text[:200]})"
         if "permission" in low:
             return f"does not let this user do that; ask its administrator ({text[:200]})"
         if any(sign in low for sign in ("unavailable", "deadline", "connect", "timeout")):
