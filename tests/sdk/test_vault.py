@@ -111,6 +111,16 @@ def test_everything_comes_back_as_it_went_in(folder):
     assert masks.tobytes() == b"".join(one.mask.tobytes() for one in with_dense)
 
 
+def test_the_texts_of_all_items_are_given_in_their_order_however_many_there_are(vault):
+    ids = range(100, 4_201)
+    texts = {i: (f"l{i}" if i % 3 else None, f"/p/{i}.jpg" if i % 5 else None) for i in ids}
+    before = list(vault.texts())
+    vault.add(record(i, label=label, source=source) for i, (label, source) in texts.items())
+    assert list(vault.texts()) == before + [
+        text.encode() for of_one in texts.values() for text in of_one if text
+    ]
+
+
 @pytest.mark.parametrize("source", ["a\udcff.jpg", "\ud800x", "\ud83d\ude00", "日本/é.jpg", "🐈"])
 def test_no_character_of_a_file_name_is_lost(vault, source):
     vault.add([record(100, source=source)])

@@ -9,7 +9,7 @@ import pytest
 
 from procmem import residue
 from procmem.record import Binding, Item, Record, encode_text
-from procmem.residue import scan_folder
+from procmem.residue import scan_folder, windows
 from procmem.vault import Vault
 
 BINDING = Binding("ab" * 32, "toy", cls_dim=48, patch_dim=12, side=32, patch_size=8)
@@ -185,6 +185,21 @@ def test_the_end_of_one_value_and_the_start_of_the_next_entitle_to_nothing(tmp_p
     (tmp_path / "file").write_bytes(secret)
     halves = [secret[:8], secret[8:]]
     assert scan_folder(tmp_path, [secret], entitled=lambda: halves).windows_found == 1
+
+
+@pytest.mark.parametrize("first", [1, 100, 1 << 15])
+def test_whatever_survivors_hold_is_explained_and_nothing_else(tmp_path, monkeypatch, first):
+    """The search begins with small pieces of what survivors hold, and goes on with larger ones."""
+    monkeypatch.setattr("procmem.residue._FIRST_PIECE_BYTES", first)
+    random = np.random.default_rng(3)
+    survivors = [random.bytes(int(size)) for size in random.integers(0, 300, 200)]
+    survivors.append(random.bytes(200_000))
+    remains = [random.bytes(50) for _ in range(20)]
+    shared = [survivors[at] for at in (0, 7, 199, 200)]
+    (tmp_path / "file").write_bytes(b"".join([*shared, *remains]))
+    scan = scan_folder(tmp_path, [*shared, *remains], entitled=lambda: survivors)
+    assert scan.windows_found == 20 * (50 - 15)
+    assert scan.windows_checked == scan.windows_found + len(windows(shared))
 
 
 def test_files_in_subfolders_are_searched(tmp_path):
