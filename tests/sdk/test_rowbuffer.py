@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 
 import numpy as np
@@ -15,11 +16,19 @@ from procmem.rowbuffer import RowBuffer
 
 
 @settings(max_examples=60, deadline=None, derandomize=True)
-@given(st.integers(0, 2**32 - 1), st.sampled_from([(), (3,), (2, 2)]), st.sampled_from([1, 7, 99]))
-def test_changes_are_those_of_numpy(seed: int, shape: tuple[int, ...], at_once: int) -> None:
+@given(
+    st.integers(0, 2**32 - 1),
+    st.sampled_from([(), (3,), (2, 2)]),
+    st.sampled_from([1, 7, 99]),
+    st.sampled_from([1, 10**9]),
+)
+def test_changes_are_those_of_numpy(
+    seed: int, shape: tuple[int, ...], at_once: int, large: int
+) -> None:
     random = np.random.default_rng(seed)
     patched = pytest.MonkeyPatch()
     patched.setattr(rowbuffer, "_ROWS_AT_ONCE", at_once)
+    patched.setattr(rowbuffer, "_LARGE_BYTES", large)
     expected = random.integers(1, 99, (random.integers(0, 40), *shape))
     buffer = RowBuffer(expected.copy())
     for _ in range(12):
@@ -49,6 +58,30 @@ def test_memory_that_is_outgrown_is_zeros_and_room_is_used() -> None:
     buffer.insert(np.array([33]), np.array([33.0]))
     assert buffer._memory is held
     assert buffer.rows.tolist() == [0.5, *range(1, 34)]
+
+
+@pytest.mark.parametrize("dtype", [np.int8, np.float16, np.int64])
+@pytest.mark.parametrize("shape", [(0,), (0, 5), (100, 3), (3_000_000,), (5_000, 384)])
+def test_room_is_zeros_and_can_be_written_to(shape: tuple[int, ...], dtype: type) -> None:
+    buffer: RowBuffer[np.generic] = RowBuffer.with_room(shape, dtype)
+    assert buffer.rows.shape == shape
+    assert buffer.rows.dtype == dtype
+    assert not buffer._memory.any()
+    buffer.rows.fill(1)
+    assert (buffer.rows == 1).all()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="limits memory as POSIX does")
+def test_rows_that_no_memory_is_left_for_are_an_error_of_memory() -> None:
+    import resource
+
+    limits = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (1 << 40, limits[1]))
+    try:
+        with pytest.raises(MemoryError):
+            RowBuffer.with_room((1 << 40, 384), np.float16)
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, limits)
 
 
 @pytest.mark.parametrize("count", [0, 1, 255, 257, 1000])
