@@ -60,10 +60,10 @@ def report(tables: Tables, command: str) -> str:
 
 Plain vaults of unit vectors around {WIDTH}-wide random centers, 100 to each, with labels and
 sources. Every step is a process of its own, after imports, on files that the system may have in
-its cache. In brackets: seconds of all processors together, for a query or a deletion in the mean
-(of the RAM: the most while opening). They are what the work needs; seconds that passed are more
-where other programs had the cores too, and fewer where both cores worked. Slope: the exponent of
-the work between the two largest sizes; 1 is linear.
+its cache; opening is the median of three. In brackets: seconds of all processors together, for a
+query or a deletion in the mean (of the RAM: the most while opening). They are what the work needs;
+seconds that passed are more where other programs had the cores too, and fewer where both cores
+worked. Slope: the exponent of the work between the two largest sizes; 1 is linear.
 
 ## Why
 
