@@ -21,7 +21,7 @@ from procmem.columns import ItemColumns
 from procmem.connection import Connection
 from procmem.errors import VaultFormatError
 from procmem.folder import damaged
-from procmem.ledger import read_checksums
+from procmem.ledger import PAGE_BYTES, read_checksums
 from procmem.record import (
     Binding,
     DenseValues,
@@ -114,6 +114,9 @@ class LedgerReader:
 
         def read(connection: sqlite3.Connection) -> tuple[Contents, bool]:
             count = int(connection.execute("SELECT count(*) FROM items").fetchone()[0])
+            pages = int(connection.execute("PRAGMA page_count").fetchone()[0])
+            if count * 2 * width > pages * PAGE_BYTES:  # a tree whose branches meet again
+                raise self._damaged("there are more items than the file has room for")
             items = ItemColumns(count)
             buffer = RowBuffer.with_room((count, width), np.float16)
 

@@ -121,6 +121,32 @@ def test_the_texts_of_all_items_are_given_in_their_order_however_many_there_are(
     ]
 
 
+def test_a_tree_whose_branches_meet_again_takes_no_memory_for_its_millions(folder, vault):
+    vault.add(record(id_) for id_ in range(100, 3_000))
+    vault.close()
+    connection = sqlite3.connect(folder / "ledger.sqlite")
+    (root,) = connection.execute(
+        "SELECT rootpage FROM sqlite_master WHERE name = 'items'"
+    ).fetchone()
+    connection.close()
+    data = bytearray((folder / "ledger.sqlite").read_bytes())
+    page = data[(root - 1) * 4096 : root * 4096]
+    assert page[0] == 5  # inside a table's tree, see https://sqlite.org/fileformat2.html
+    cells = [int.from_bytes(page[at : at + 2], "big") for at in range(12, 12 + 2 * page[4], 2)]
+    branch = int.from_bytes(page[cells[0] : cells[0] + 4], "big")
+    data[(branch - 1) * 4096 : branch * 4096] = page  # a second level, below every cell
+    for at in cells[1:]:
+        place = (root - 1) * 4096 + at
+        data[place : place + 4] = branch.to_bytes(4, "big")
+        place = (branch - 1) * 4096 + cells[0]
+        data[place : place + 4] = page[cells[1] : cells[1] + 4]
+    (folder / "ledger.sqlite").write_bytes(data)
+    with contextlib.closing(Vault(folder, read_only=True)) as reader:
+        assert reader.count() > 100_000
+        with pytest.raises(VaultFormatError, match="more items than the file has room for"):
+            reader.load()
+
+
 @pytest.mark.parametrize("source", ["a\udcff.jpg", "\ud800x", "\ud83d\ude00", "日本/é.jpg", "🐈"])
 def test_no_character_of_a_file_name_is_lost(vault, source):
     vault.add([record(100, source=source)])
