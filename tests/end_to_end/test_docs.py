@@ -183,21 +183,25 @@ def lines_of(text: str) -> list[list[str]]:
     return found
 
 
+def names_of(option: click.Parameter) -> list[str]:
+    return [*option.opts, *option.secondary_opts]  # the latter turn a flag off
+
+
 def check_click(group: click.Group, words: list[str]) -> None:
     """Every option of a command line exists; the words after the options are not looked at."""
-    known = {name: option for option in group.params for name in option.opts}
+    known = {name: option for option in group.params for name in names_of(option)}
     command: click.Command = group
     for at, word in enumerate(words):
         if word in group.commands:
             command = group.commands[word]
-            known |= {name: option for option in command.params for name in option.opts}
+            known |= {name: option for option in command.params for name in names_of(option)}
             words = words[:at] + words[at + 1 :]
             break
     else:
         # procmem-export CHECKPOINT is short for `export CHECKPOINT`.
         assert "export" in group.commands, words
         command = group.commands["export"]
-        known = {name: option for option in command.params for name in option.opts}
+        known = {name: option for option in command.params for name in names_of(option)}
     takes_more = command.context_settings.get("ignore_unknown_options", False)
     for word in words:
         option = word.partition("=")[0]
