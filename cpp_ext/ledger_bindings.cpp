@@ -61,7 +61,7 @@ py::array_t<std::uint16_t> checked_target(const py::array& vectors, std::size_t 
     return py::reinterpret_borrow<py::array_t<std::uint16_t>>(vectors.attr("view")("uint16"));
 }
 
-// The rows of a list, and what keeps them alive. Empty if one has another type than sound ones.
+// The rows of a list, and what keeps them alive. Not `sound` if a value has another type.
 struct Held {
     explicit Held(const py::list& list) : kept(list), rows(kept.size()) {
         for (std::size_t i = 0; i < rows.size() && sound; ++i) {

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import sqlite3
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -26,7 +25,6 @@ from procmem.record import (
     Binding,
     DenseValues,
     Item,
-    ItemBatch,
     ItemValues,
     Record,
     canonical_values,
@@ -119,14 +117,13 @@ class LedgerReader:
                 raise self._damaged("there are more items than the file has room for")
             items = ItemColumns(count)
             buffer = RowBuffer.with_room((count, width), np.float16)
-
-            def room(more: int) -> npt.NDArray[np.float16]:
-                if len(items) + more > count:
+            form, checksum = self._form, 0
+            cursor = connection.execute(f"{form.select_items} ORDER BY id")
+            while rows := cursor.fetchmany(_ROWS_TO_CHECK):
+                if len(items) + len(rows) > count:
                     raise self._damaged("there are more items than SQLite counts")
-                return buffer.rows[len(items) : len(items) + more]
-
-            checksum = 0
-            for batch in self._batches(connection, room):
+                part = buffer.rows[len(items) : len(items) + len(rows)]
+                batch = form.take_items(rows, part)
                 checksum += batch.checksum
                 items.append(batch)
             self._check_order(items.ids)
@@ -137,15 +134,6 @@ class LedgerReader:
         if not complete or len(contents.items) != len(contents.vectors):
             raise self._damaged("items are missing, or there are others than were stored")
         return contents
-
-    def _batches(
-        self, connection: sqlite3.Connection, room: Callable[[int], npt.NDArray[np.float16]]
-    ) -> Iterator[ItemBatch]:
-        """Gives all items by id, checked; their vectors are in what `room` gives for so many."""
-        form = self._form
-        cursor = connection.execute(f"{form.select_items} ORDER BY id")
-        while rows := cursor.fetchmany(_ROWS_TO_CHECK):
-            yield form.take_items(rows, room(len(rows)))
 
     def _check_order(self, ids: npt.NDArray[np.int64], *, after: int = 0) -> None:
         wrong = np.flatnonzero(np.diff(ids, prepend=after) <= 0)
@@ -301,21 +289,40 @@ class LedgerReader:
         Raises:
             VaultFormatError: a row is damaged, missing, too many or out of order.
         """
-        vectors = np.empty((_ROWS_TO_CHECK, self.binding.cls_dim), dtype=np.float16)
 
         def read(connection: sqlite3.Connection) -> bool:
-            checksum, last = 0, 0
-            for batch in self._batches(connection, lambda count: vectors[:count]):
-                self._check_order(np.asarray(batch.ids), after=last)
-                checksum, last = checksum + batch.checksum, int(batch.ids[-1])
-            return bool(checksum == read_checksums(connection)[0])
+            form = self._form
+            items, dense = (
+                f"{form.select_items} ORDER BY id",
+                f"{form.select_dense} ORDER BY dense.id",
+            )
+            sums = (
+                self._sum_of(connection.execute(items), form.unpack_items, form.item_checksum),
+                self._sum_of(
+                    connection.execute(dense), partial(_dense_values, form), form.dense_checksum
+                ),
+            )
+            return sums == read_checksums(connection)
 
         with self._damages():
             complete = self._connection.snapshot(read)
-        vectors.fill(0)
         if not complete:
-            raise self._damaged("items are missing, or there are others than were stored")
-        self.read_dense(partial(deque, maxlen=0))
+            raise self._damaged("rows are missing, or there are others than were stored")
+
+    def _sum_of(
+        self,
+        cursor: sqlite3.Cursor,
+        unpack: Callable[[list[Row]], object],
+        checksum: Callable[[Row], int],
+    ) -> int:
+        """What all rows of a cursor add to the ledger's checksum; each is unpacked."""
+        total, last = 0, 0
+        while rows := cursor.fetchmany(_ROWS_AT_ONCE):
+            unpack(rows)
+            total += sum(map(checksum, rows))
+            self._check_order(np.array([row[0] for row in rows]), after=last)
+            last = rows[-1][0]
+        return total
 
     def problems(self) -> list[str]:
         """Reads everything and says what is wrong, one sentence each; empty if all is well."""
