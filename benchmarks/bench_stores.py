@@ -112,6 +112,7 @@ def main(
         click.echo(f"{STORES[key].package} is not installed: {key} is left out", err=True)
         keys.remove(key)
     command = f"--sizes {sizes} --per-center {per_center} --threads {threads}"
+    command += f" --fresh-limit {fresh_limit}" * (max(counts) > fresh_limit)
     tables: dict[int, dict[str, Row]] = {}
     for count in counts:
         if tables:
