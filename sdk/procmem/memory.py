@@ -65,6 +65,7 @@ class VisualMemory(Asking, Forgetting):
         index: how neighbors are found: "exact"; "binary", which compares signs first, is faster in
             a large memory and finds nearly all; "auto" takes it from 50,000 items on. On a server
             "exact", or "auto", which asks the server's graph from 50,000 items on.
+        create: False refuses a place where no memory is, instead of making one there.
 
     Attributes:
         place: the folder, absolute, or the address without its password.
@@ -72,7 +73,8 @@ class VisualMemory(Asking, Forgetting):
 
     Raises:
         VaultLockedError: another process or object has it open for writing.
-        VaultFormatError: not a vault, damaged, or of a newer format.
+        VaultFormatError: not a vault, damaged, or of a newer format; or none is there and none is
+            to be made.
         VaultReadOnlyError, VaultFullError: the folder cannot be written.
         VaultKeyError: the vault is sealed and the key is missing or another one's, or it is not.
         EmbedderMismatchError: the vault was made with another model or image size.

@@ -18,7 +18,14 @@ import numpy.typing as npt
 from procmem.batch import MaskLike, Perception, Prompt, binding_of, check_embedder, one_or_many
 from procmem.calibration import Calibration
 from procmem.embedder import DEFAULT_MODEL, Embedder, bundled_models, model_manifest
-from procmem.errors import ImageError, InputError, ModelError, VaultClosedError, unknown_choice
+from procmem.errors import (
+    ImageError,
+    InputError,
+    ModelError,
+    VaultClosedError,
+    VaultFormatError,
+    unknown_choice,
+)
 from procmem.folder import check_binding, check_side
 from procmem.image import ImageLike, load_image
 from procmem.index import INDEX_KINDS, IndexKind
@@ -50,6 +57,7 @@ class OpenMemory:
         purge_limit: int = PURGE_LIMIT,
         key: str | os.PathLike[str] | None = None,
         index: IndexKind = "auto",
+        create: bool = True,
     ) -> None:
         if index not in INDEX_KINDS:
             raise unknown_choice("index", index, INDEX_KINDS)
@@ -63,6 +71,11 @@ class OpenMemory:
         named = embedder if isinstance(embedder, (str, Path)) else None
         found = find_store(path, options)
         try:
+            if not create and not found.exists():
+                raise VaultFormatError(
+                    f"there is no memory at {found.place}; check where it is, or teach a new one "
+                    "first (`procmem add PHOTOS`, or VisualMemory without create=False)"
+                )
             if named is None and embedder is not None:
                 self._embedder = cast(Perception, embedder)
                 check_embedder(self._embedder, image_size)

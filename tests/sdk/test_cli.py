@@ -860,3 +860,34 @@ def test_doctor_says_of_a_memory_whose_model_is_not_here_what_to_do(run, photos)
     told = run("doctor").stdout
     assert "procmem-vault is of tiny" in told
     assert "bring the memory to a model that is with `procmem migrate`" in told
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("delete", "--label", "blue", "--yes"),
+        ("delete", "--label", "blue", "--dry-run"),
+        ("revoke", "list.json", "--label", "blue", "--yes"),
+        ("apply-revocations", "list.json", "--from", "procmem1nobody"),
+        ("classify", "photo.png"),
+        ("stats",),
+        ("verify",),
+    ],
+)
+def test_only_what_brings_items_makes_a_memory(run, tmp_path, command):
+    """Nobody shall believe that something is forgotten because the memory's name was mistyped."""
+    picture(COLORS["blue"], 1).save("photo.png")
+    Path("list.json").write_text("{}")
+    result = run("--vault", tmp_path / "mistyped", *command)
+    assert result.exit_code == 1
+    assert f"there is no memory at {tmp_path / 'mistyped'}" in result.stderr
+    assert not (tmp_path / "mistyped").exists()
+
+
+@pytest.mark.parametrize("command", [("import",), ("receive", "--from", "procmem1nobody")])
+def test_a_file_that_is_missing_makes_no_memory(run, tmp_path, command):
+    result = run("--vault", tmp_path / "new", *command, "missing.parquet")
+    assert result.exit_code != 0
+    assert "missing.parquet" in result.stderr
+    assert "does not exist" in result.stderr
+    assert not (tmp_path / "new").exists()

@@ -106,7 +106,7 @@ def test_it_asks_before_it_revokes(run, monkeypatch):
     ("words", "code", "told"),
     [
         (("share", "f"), 2, "--to"),
-        (("receive", "f"), 2, "--from"),
+        (("receive", "."), 2, "--from"),
         (("share", "f", "--to", "procmem1x"), 2, "copied with a mistake"),
         (("revoke", "f"), 2, "in one way"),
         (("revoke", "f", 3, "--label", "x"), 2, "in one way"),

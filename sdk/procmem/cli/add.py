@@ -47,7 +47,7 @@ def add(
         raise click.UsageError("--label and --no-label exclude each other.")
     total = len(find_photos(photos))
     done: list[Taught] = []
-    with open_memory(settings, read_only=False) as memory:
+    with open_memory(settings, read_only=False, new=True) as memory:
         interrupted = False
         try:
             with progress_bar("teaching") as show:

@@ -35,7 +35,7 @@ def export_command(settings: Settings, file: Path, ids: tuple[int, ...]) -> None
 
 
 @click.command("import", short_help="Take in items from a file.")
-@click.argument("file", type=click.Path(path_type=Path))
+@click.argument("file", type=click.Path(path_type=Path, exists=True))
 @shared_options()
 def import_command(settings: Settings, file: Path) -> None:
     """Take in the items of a FILE that `procmem export` wrote: all of them, or none.
@@ -44,7 +44,10 @@ def import_command(settings: Settings, file: Path) -> None:
     becomes its label, and what the memory holds already is passed over. The memory must be of the
     same model; a new one is made with --model.
     """
-    with open_memory(settings, read_only=False) as memory, progress_bar("importing") as show:
+    with (
+        open_memory(settings, read_only=False, new=True) as memory,
+        progress_bar("importing") as show,
+    ):
         if file.is_dir():
             from procmem.bulk import import_embeddings
 

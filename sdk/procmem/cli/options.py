@@ -13,7 +13,7 @@ import click
 from click.core import ParameterSource
 
 from procmem.backends.devices import DEVICES
-from procmem.errors import InputError, VaultFormatError
+from procmem.errors import InputError
 from procmem.stores.address import is_address
 
 if TYPE_CHECKING:
@@ -114,22 +114,23 @@ def is_given(name: str, *, before: bool = True) -> bool:
     return written or (before and context.find_root().params.get(name) is not None)
 
 
-def open_memory(settings: Settings, *, read_only: bool) -> VisualMemory:
-    """Opens the memory that the options name; only writing commands make a new one.
+def open_memory(settings: Settings, *, read_only: bool, new: bool = False) -> VisualMemory:
+    """Opens the memory that the options name.
+
+    Args:
+        settings: the options.
+        read_only: as `VisualMemory`.
+        new: make one if there is none. Only for what brings items: who forgets in a memory that is
+            not there has named another one than was meant.
 
     Raises:
-        VaultFormatError: reading, and there is no vault at the place.
+        VaultFormatError: there is none, and none is to be made.
         ProcmemError: whatever `VisualMemory` raises.
     """
     from procmem.memory import VisualMemory
 
     if settings.vault is None:
         raise InputError("no vault was named; add --vault FOLDER")
-    if read_only and isinstance(settings.vault, Path) and not settings.vault.is_dir():
-        raise VaultFormatError(
-            f"there is no memory at {settings.vault}; teach it first with "
-            "`procmem add PHOTOS`, or name another with --vault"
-        )
     return VisualMemory(
         settings.vault,
         embedder=settings.model,
@@ -137,6 +138,7 @@ def open_memory(settings: Settings, *, read_only: bool) -> VisualMemory:
         device=settings.device,
         read_only=read_only,
         key=settings.vault_key,
+        create=new,
     )
 
 

@@ -246,6 +246,8 @@ def _memory(settings: Settings, *, needed: bool) -> Iterator[VisualMemory]:
         return
     with (
         tempfile.TemporaryDirectory(prefix="procmem-") as folder,
-        open_memory(replace(settings, vault=Path(folder, "vault")), read_only=False) as memory,
+        open_memory(
+            replace(settings, vault=Path(folder, "vault")), read_only=False, new=True
+        ) as memory,
     ):
         yield memory

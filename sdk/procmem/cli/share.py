@@ -40,7 +40,7 @@ def address(settings: Settings) -> None:
 
     folder = folder_of(settings, "sharing")
     there = folder is not None and holds_vault(folder.absolute())
-    with open_memory(settings, read_only=there) as memory:
+    with open_memory(settings, read_only=there, new=not there) as memory:
         text, path = vault_address(memory), memory.path
     if settings.as_json:
         write_json({"vault": str(path), "address": text})
@@ -90,7 +90,7 @@ def share(
 
 
 @click.command(short_help="Take in items that another memory has shared.")
-@click.argument("file", type=click.Path(path_type=Path))
+@click.argument("file", type=click.Path(path_type=Path, exists=True))
 @trust_option
 @click.option(
     "--reembed",
@@ -107,7 +107,10 @@ def receive(settings: Settings, file: Path, trusted: tuple[str, ...], reembed: b
     """
     from procmem.bundle import receive_items
 
-    with open_memory(settings, read_only=False) as memory, progress_bar("receiving") as show:
+    with (
+        open_memory(settings, read_only=False, new=True) as memory,
+        progress_bar("receiving") as show,
+    ):
         report = receive_items(memory, file, trust=trusted, reembed=reembed, progress=show)
         held, path = len(memory), memory.path
     if settings.as_json:

@@ -46,6 +46,11 @@ class StoreOptions:
 class Found(Protocol):
     """A place that a memory may be at."""
 
+    @property
+    def place(self) -> str:
+        """The folder, absolute, or the address without its password."""
+        ...
+
     def exists(self) -> bool:
         """Whether there is one.
 
@@ -76,6 +81,10 @@ class _Folder:
 
     path: str | os.PathLike[str]
     options: StoreOptions
+
+    @property
+    def place(self) -> str:
+        return str(Path(self.path).absolute())
 
     def exists(self) -> bool:
         return holds_vault(Path(self.path).absolute())
@@ -108,6 +117,10 @@ class _Server:
         if self._table is None:
             self._table = self._connect()
         return self._table
+
+    @property
+    def place(self) -> str:
+        return self._connected().place
 
     def exists(self) -> bool:
         return self._connected().head() is not None

@@ -280,6 +280,16 @@ def test_a_reader_makes_no_memory(place):
         VisualMemory(embedder=EMBEDDER, read_only=True, **place)
 
 
+def test_a_memory_that_must_be_there_is_not_made(place):
+    for read_only in (False, True):
+        with pytest.raises(VaultFormatError, match="there is no memory at"):
+            VisualMemory(embedder=EMBEDDER, create=False, read_only=read_only, **place)
+    with VisualMemory(embedder=EMBEDDER, **place) as made:
+        assert len(made) == 0
+    with VisualMemory(embedder=EMBEDDER, create=False, **place) as found:
+        assert found.add(CAT, "cat")
+
+
 def test_a_key_that_is_missing_or_too_many_is_refused(memory, place, tmp_path):
     teach(memory, count=2)
     memory.close()
