@@ -73,8 +73,8 @@ class OpenMemory:
         try:
             if not create and not found.exists():
                 raise VaultFormatError(
-                    f"there is no memory at {found.place}; check where it is, or teach a new one "
-                    "first (`procmem add PHOTOS`, or VisualMemory without create=False)"
+                    f"there is no memory at {found.place}; check the path or address, or teach "
+                    "a new one first (`procmem add PHOTOS`)"
                 )
             if named is None and embedder is not None:
                 self._embedder = cast(Perception, embedder)
