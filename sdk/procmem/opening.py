@@ -79,7 +79,7 @@ class OpenMemory:
             if named is None and embedder is not None:
                 self._embedder = cast(Perception, embedder)
                 check_embedder(self._embedder, image_size)
-            elif not read_only and not found.exists():
+            elif create and not read_only and not found.exists():
                 self._embedder = Embedder(
                     DEFAULT_MODEL if named is None else named, image_size=image_size, device=device
                 )
