@@ -30,6 +30,8 @@ WINDOW_BYTES = 16
 _PIECE_BYTES = 1 << 22
 _FIRST_PIECE_BYTES = 1 << 15
 
+_HITS_TO_REBUILD = 8  # one hit for so many windows costs what it does to look for fewer windows
+
 _WORD_BYTES = 8
 _MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)  # 2**64 / golden ratio, odd: spreads the high bits
 
@@ -129,20 +131,14 @@ class _Finder:
         starts = range(WINDOW_BYTES - _WORD_BYTES + 1)
         words = [np.ascontiguousarray(rows[:, s : s + _WORD_BYTES]).view("<u8") for s in starts]
         self.words = _distinct(np.concatenate(words).ravel()) if len(rows) else np.empty(0, "<u8")
-        bits = min(26, max(16, (16 * len(self.words)).bit_length()))
-        self.shift = np.uint64(64 - bits)
-        self.table = np.zeros(1 << bits, dtype=np.bool_)
-        self.table[self._slot(self.words)] = True
-
-    def _slot(self, words: npt.NDArray[np.uint64]) -> npt.NDArray[np.intp]:
-        slots: npt.NDArray[np.intp] = ((words * _MULTIPLIER) >> self.shift).astype(np.intp)
-        return slots
+        self._word_table = _Table(self.words)
+        self._window_table = _Table(_mixed(wanted))
 
     def find(self, data: bytes) -> npt.NDArray[np.intp]:
         if len(data) < WINDOW_BYTES or not len(self.words):
             return np.empty((0, 2), dtype=np.intp)
         words = np.frombuffer(data, dtype="<u8", count=len(data) // _WORD_BYTES)
-        at = np.flatnonzero(self.table[self._slot(words)])
+        at = self._word_table.candidates(words)
         at = at[_position(self.words, words[at]) >= 0]
         # Amid a run of one byte every window is of that byte, and none of those is wanted.
         first = words[at] & np.uint64(0xFF)
@@ -156,22 +152,56 @@ class _Finder:
         hits: list[npt.NDArray[np.intp]] = []
         for start in range(0, len(offsets), _PIECE_BYTES // WINDOW_BYTES):
             part = offsets[start : start + _PIECE_BYTES // WINDOW_BYTES]
-            position = _position(self.wanted, _as_windows(_sliding(data)[part]))
+            found = _as_windows(_sliding(data)[part])
+            likely = self._window_table.candidates(_mixed(found))
+            position = _position(self.wanted, found[likely])
             match = position >= 0
-            hits.append(np.stack([position[match], part[match]], axis=1))
+            hits.append(np.stack([position[match], part[likely[match]]], axis=1))
         if not hits:
             return np.empty((0, 2), dtype=np.intp)
         return np.concatenate(hits)
 
 
+class _Table:
+    """One flag for each value of a hash: which values may be among some, at one look-up each."""
+
+    def __init__(self, values: npt.NDArray[np.uint64]) -> None:
+        bits = min(26, max(16, (16 * len(values)).bit_length()))
+        self._shift = np.uint64(64 - bits)
+        self._flags = np.zeros(1 << bits, dtype=np.bool_)
+        self._flags[self._slot(values)] = True
+
+    def candidates(self, values: npt.NDArray[np.uint64]) -> npt.NDArray[np.intp]:
+        """Where the values stand that are among those of the table, and a few others."""
+        return np.flatnonzero(self._flags[self._slot(values)])
+
+    def _slot(self, values: npt.NDArray[np.uint64]) -> npt.NDArray[np.intp]:
+        slots: npt.NDArray[np.intp] = ((values * _MULTIPLIER) >> self._shift).astype(np.intp)
+        return slots
+
+
+def _mixed(values: Windows) -> npt.NDArray[np.uint64]:
+    """(M,) one word for both of each window."""
+    words = values.view("<u8").reshape(-1, 2)
+    mixed: npt.NDArray[np.uint64] = words[:, 0] * _MULTIPLIER ^ words[:, 1]
+    return mixed
+
+
 def _find_in_files(wanted: Windows, files: Iterable[Path]) -> Windows:
-    """The wanted windows that some file holds."""
+    """The wanted windows that some file holds, ascending."""
     finder = _Finder(wanted)
-    seen = np.zeros(len(wanted), dtype=np.bool_)
+    seen = np.zeros(len(wanted), dtype=np.bool_)  # of the finder's windows
+    remains = []
     for path in files:
         for data in _chunks(path):
-            seen[finder.find(data)[:, 0]] = True
-    return wanted[seen]
+            hits = finder.find(data)[:, 0]
+            seen[hits] = True
+            # What stands in every row, as a folder of all sources does, is looked for no longer.
+            if len(hits) > len(seen) // _HITS_TO_REBUILD:
+                remains.append(finder.wanted[seen])
+                finder = _Finder(finder.wanted[~seen])
+                seen = np.zeros(len(finder.wanted), dtype=np.bool_)
+    return np.sort(np.concatenate([*remains, finder.wanted[seen]]))
 
 
 def _unexplained(remains: Windows, values: Iterable[bytes]) -> Windows:
@@ -179,10 +209,10 @@ def _unexplained(remains: Windows, values: Iterable[bytes]) -> Windows:
     # Small pieces first: what stands in many values is then no longer looked for in the rest.
     for piece in _pieces(values, first=_FIRST_PIECE_BYTES):
         # Joined, because a search has a fixed cost; a match that crosses two values is no match.
-        ends = np.repeat(np.cumsum([len(value) for value in piece]), [len(v) for v in piece])
         hits = find(remains, b"".join(piece))
-        hits = hits[hits[:, 1] + WINDOW_BYTES <= ends[hits[:, 1]]]
-        remains = np.delete(remains, hits[:, 0])
+        ends = np.cumsum([len(value) for value in piece])
+        end = ends[np.searchsorted(ends, hits[:, 1], side="right")]
+        remains = np.delete(remains, hits[hits[:, 1] + WINDOW_BYTES <= end, 0])
         if not len(remains):
             break
     return remains
@@ -192,9 +222,10 @@ def _chunks(path: Path) -> Iterator[bytes]:
     """A file's bytes in pieces that overlap, so that every window is whole in one of them."""
     with path.open("rb") as file:
         tail = b""
-        while data := file.read(_PIECE_BYTES):
-            yield tail + data
-            tail = (tail + data)[1 - WINDOW_BYTES :]
+        while read := file.read(_PIECE_BYTES):
+            data = tail + read
+            yield data
+            tail = data[1 - WINDOW_BYTES :]
 
 
 def _pieces(values: Iterable[bytes], *, first: int = _PIECE_BYTES) -> Iterator[list[bytes]]:
@@ -206,8 +237,12 @@ def _pieces(values: Iterable[bytes], *, first: int = _PIECE_BYTES) -> Iterator[l
     size, limit = 0, first
     step = _PIECE_BYTES - WINDOW_BYTES + 1
     for value in values:
-        for start in range(0, max(1, len(value) - WINDOW_BYTES + 1), step):
-            part = value[start : start + _PIECE_BYTES]
+        if len(value) <= _PIECE_BYTES:
+            parts = [value]
+        else:
+            starts = range(0, len(value) - WINDOW_BYTES + 1, step)
+            parts = [value[start : start + _PIECE_BYTES] for start in starts]
+        for part in parts:
             if group and size + len(part) > limit:
                 yield group
                 group, size, limit = [], 0, min(2 * limit, _PIECE_BYTES)

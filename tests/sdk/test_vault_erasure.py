@@ -157,13 +157,17 @@ def test_a_window_across_two_reads_is_found(tmp_path, monkeypatch):
         assert scan_folder(tmp_path, [secret]).windows_found == 1, start
 
 
-def test_the_scan_equals_a_search_by_hand(tmp_path):
+@pytest.mark.parametrize("piece", [512, 1 << 22])
+def test_the_scan_equals_a_search_by_hand(tmp_path, monkeypatch, piece):
+    """Also in pieces, after each of which what was found is looked for no longer."""
+    monkeypatch.setattr(residue, "_PIECE_BYTES", piece)
     random = np.random.default_rng(3)
     for round_ in range(20):
         # Few byte values make runs, repeats and near misses.
         secrets = [random.integers(0, 2, 60, dtype=np.uint8).tobytes() for _ in range(3)]
         data = random.integers(0, 2, 3000, dtype=np.uint8).tobytes()
-        kept = random.integers(0, 2, 400, dtype=np.uint8).tobytes()
+        data = secrets[0] + data[:1500] + secrets[1] + data[1500:]
+        kept = secrets[0][:30] + data[:120] + secrets[1][20:] + data[1300:1600]
         (tmp_path / "file").write_bytes(data)
         scan = scan_folder(tmp_path, secrets, entitled=lambda kept=kept: [kept[:150], kept[150:]])
         windows = {s[at : at + 16] for s in secrets for at in range(len(s) - 15)}
