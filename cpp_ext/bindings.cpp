@@ -11,6 +11,7 @@
 #include <cstdint>
 #include <initializer_list>
 #include <string>
+#include <type_traits>
 #include <vector>
 
 #include "kernels.hpp"
@@ -25,11 +26,21 @@ enum class Element { float32, float16, int8 };
 struct Type {
     Element element;
     const char* name;
+    char kind;  // as numpy's dtype.kind
     std::size_t bytes;
 };
 
-constexpr Type types[] = {
-    {Element::float32, "float32", 4}, {Element::float16, "float16", 2}, {Element::int8, "int8", 1}};
+constexpr Type types[] = {{Element::float32, "float32", 'f', 4},
+                          {Element::float16, "float16", 'f', 2},
+                          {Element::int8, "int8", 'i', 1}};
+
+// Whether an array has this kind of elements, in native byte order. To make a numpy.dtype of each
+// name and compare it takes longer than some calls take in all.
+bool holds(const py::array& array, char kind, std::size_t bytes) {
+    const py::dtype type = array.dtype();
+    return type.kind() == kind && static_cast<std::size_t>(type.itemsize()) == bytes &&
+           (type.byteorder() == '=' || type.byteorder() == '|');
+}
 
 // A matrix as it came, with its checked type.
 struct Matrix {
@@ -55,27 +66,30 @@ std::string type_name(const py::handle& object) {
 // The array behind `object`, which must already be exactly what the kernels read.
 Matrix checked(const py::object& object, const std::string& name,
                std::initializer_list<Element> wanted) {
-    std::string names;
-    for (const Type& type : types) {
-        if (std::count(wanted.begin(), wanted.end(), type.element) > 0) {
-            names += (names.empty() ? "" : " or ") + std::string(type.name);
+    const auto names = [&] {
+        std::string all;
+        for (const Type& type : types) {
+            if (std::count(wanted.begin(), wanted.end(), type.element) > 0) {
+                all += (all.empty() ? "" : " or ") + std::string(type.name);
+            }
         }
-    }
+        return all;
+    };
     if (!py::isinstance<py::array>(object)) {
-        throw py::type_error(name + " is a " + type_name(object) + ", wanted a 2-D " + names +
+        throw py::type_error(name + " is a " + type_name(object) + ", wanted a 2-D " + names() +
                              " numpy.ndarray");
     }
     const auto array = py::reinterpret_borrow<py::array>(object);
     const Type* found = nullptr;
     for (const Type& type : types) {
-        if (array.dtype().equal(py::dtype(type.name)) &&
+        if (holds(array, type.kind, type.bytes) &&
             std::count(wanted.begin(), wanted.end(), type.element) > 0) {
             found = &type;
         }
     }
     if (found == nullptr) {
         throw py::type_error(name + " has dtype " + py::cast<std::string>(py::str(array.dtype())) +
-                             ", wanted " + names +
+                             ", wanted " + names() +
                              " in native byte order; convert it with "
                              "numpy.ascontiguousarray(" +
                              name + ", numpy." + types[static_cast<int>(*wanted.begin())].name +
@@ -132,7 +146,7 @@ Keep checked_keep(const py::object& object, std::size_t rows) {
         throw py::type_error("keep is a " + type_name(object) + ", wanted None or " + wanted);
     }
     const auto array = py::reinterpret_borrow<py::array>(object);
-    if (!array.dtype().equal(py::dtype("bool"))) {
+    if (!holds(array, 'b', 1)) {
         throw py::type_error("keep has dtype " + py::cast<std::string>(py::str(array.dtype())) +
                              ", wanted " + wanted);
     }
@@ -155,21 +169,22 @@ Keep checked_keep(const py::object& object, std::size_t rows) {
 template <class Value>
 const Value* checked_line(const py::object& object, const std::string& name, const char* type,
                           std::size_t length, bool any_length = false) {
-    const std::string wanted = any_length ? type + std::string(" of shape (R,), C-contiguous")
-                                          : type + std::string(" of shape (") +
-                                                std::to_string(length) + ",), C-contiguous";
+    const auto wanted = [&] {
+        return type + std::string(" of shape (") + (any_length ? "R" : std::to_string(length)) +
+               ",), C-contiguous";
+    };
     if (!py::isinstance<py::array>(object)) {
-        throw py::type_error(name + " is a " + type_name(object) + ", wanted " + wanted);
+        throw py::type_error(name + " is a " + type_name(object) + ", wanted " + wanted());
     }
     const auto array = py::reinterpret_borrow<py::array>(object);
-    if (!array.dtype().equal(py::dtype(type))) {
+    if (!holds(array, std::is_floating_point<Value>::value ? 'f' : 'i', sizeof(Value))) {
         throw py::type_error(name + " has dtype " + py::cast<std::string>(py::str(array.dtype())) +
-                             ", wanted " + wanted);
+                             ", wanted " + wanted());
     }
     if (array.ndim() != 1 || (array.flags() & py::array::c_style) == 0 ||
         (!any_length && static_cast<std::size_t>(array.shape(0)) != length) ||
         reinterpret_cast<std::uintptr_t>(array.data()) % sizeof(Value) != 0) {
-        throw py::value_error(name + " has shape " + shape_of(array) + ", wanted " + wanted);
+        throw py::value_error(name + " has shape " + shape_of(array) + ", wanted " + wanted());
     }
     return static_cast<const Value*>(array.data());
 }
@@ -358,19 +373,16 @@ py::array_t<float> mix(const py::object& queries_object, const py::object& memor
     return mixed;
 }
 
-py::array_t<std::int64_t> like_signs(const py::object& signs_object, const py::object& mask_object,
-                                     const py::object& memory_object, py::ssize_t count,
-                                     py::ssize_t wanted, py::ssize_t threads,
-                                     const py::object& keep_object, const std::string& isa) {
-    if (!py::isinstance<py::array>(memory_object)) {
-        throw py::type_error("memory is a " + type_name(memory_object) +
+procmem::SignPanels checked_panels(const py::object& object, py::ssize_t count) {
+    if (!py::isinstance<py::array>(object)) {
+        throw py::type_error("memory is a " + type_name(object) +
                              ", wanted a 3-D uint64 numpy.ndarray");
     }
-    const auto memory = py::reinterpret_borrow<py::array>(memory_object);
-    const auto panels = [&] { return static_cast<std::size_t>(memory.shape(0)); };
-    if (!memory.dtype().equal(py::dtype("uint64")) || memory.ndim() != 3 ||
+    const auto memory = py::reinterpret_borrow<py::array>(object);
+    if (!holds(memory, 'u', sizeof(std::uint64_t)) || memory.ndim() != 3 ||
         static_cast<std::size_t>(memory.shape(2)) != procmem::sign_rows ||
-        (memory.flags() & py::array::c_style) == 0) {
+        (memory.flags() & py::array::c_style) == 0 ||
+        reinterpret_cast<std::uintptr_t>(memory.data()) % sizeof(std::uint64_t) != 0) {
         throw py::value_error("memory is " + py::cast<std::string>(py::str(memory.dtype())) +
                               " of shape " + shape_of(memory) +
                               ", wanted uint64 of shape (panels, words, 8), C-contiguous");
@@ -382,24 +394,42 @@ py::array_t<std::int64_t> like_signs(const py::object& signs_object, const py::o
     }
     if (count < 0 ||
         (static_cast<std::size_t>(count) + procmem::sign_rows - 1) / procmem::sign_rows !=
-            panels()) {
+            static_cast<std::size_t>(memory.shape(0))) {
         throw py::value_error("count is " + std::to_string(count) + " and memory has shape " +
                               shape_of(memory) + "; wanted one panel for every 8 rows");
+    }
+    return {static_cast<const std::uint64_t*>(memory.data()), static_cast<std::size_t>(count),
+            words};
+}
+
+py::array_t<std::int64_t> like_signs(const py::object& query_object,
+                                     const py::object& memory_object, py::ssize_t count,
+                                     py::ssize_t wanted, py::ssize_t threads,
+                                     const py::object& keep_object, const std::string& isa) {
+    const procmem::SignPanels memory = checked_panels(memory_object, count);
+    const auto* query = checked_line<float>(query_object, "query", "float32", 0, true);
+    const auto width = static_cast<std::size_t>(py::len(query_object));
+    if ((width + 63) / 64 != memory.words) {
+        throw py::value_error("query has shape (" + std::to_string(width) + ",), and rows have " +
+                              std::to_string(memory.words) +
+                              " words; wanted one for every 64 elements");
+    }
+    const float* const end = query + width;
+    const float* bad = std::find_if(query, end, [](float one) { return !std::isfinite(one); });
+    if (bad != end) {
+        throw py::value_error("query holds " + std::to_string(*bad) + " at " +
+                              std::to_string(bad - query) + ", wanted finite numbers");
     }
     if (wanted < 1) {
         throw py::value_error("wanted is " + std::to_string(wanted) + ", wanted at least 1");
     }
-    const auto* signs = checked_line<std::uint64_t>(signs_object, "signs", "uint64", words);
-    const auto* mask = checked_line<std::uint64_t>(mask_object, "mask", "uint64", words);
     const std::size_t thread_count = checked_threads(threads);
-    const Keep keep = checked_keep(keep_object, static_cast<std::size_t>(count));
+    const Keep keep = checked_keep(keep_object, memory.rows);
     const procmem::SignKernels& kernels = procmem::choose_sign_kernels(isa);
-    const procmem::SignPanels source{static_cast<const std::uint64_t*>(memory.data()),
-                                     static_cast<std::size_t>(count), words};
     std::vector<std::int64_t> found;
     {
         py::gil_scoped_release release;
-        found = procmem::like_signs(kernels, source, signs, mask, keep.flags,
+        found = procmem::like_signs(kernels, memory, query, width, keep.flags,
                                     static_cast<std::size_t>(wanted), thread_count);
     }
     py::array_t<std::int64_t> result(static_cast<py::ssize_t>(found.size()));
@@ -466,10 +496,10 @@ PYBIND11_MODULE(_patchsim, module) {
                py::arg("scale"), py::arg("threads") = 0, py::kw_only(),
                py::arg("keep") = py::none(), py::arg("isa") = "",
                "(Q, V) float32: rows of values weighted by softmax(scale * queries . memory).");
-    module.def("like_signs", &like_signs, py::arg("signs"), py::arg("mask"), py::arg("memory"),
-               py::arg("count"), py::arg("wanted"), py::arg("threads") = 0, py::kw_only(),
+    module.def("like_signs", &like_signs, py::arg("query"), py::arg("memory"), py::arg("count"),
+               py::arg("wanted"), py::arg("threads") = 0, py::kw_only(),
                py::arg("keep") = py::none(), py::arg("isa") = "",
-               "Ascending int64: the rows whose masked signs differ least, at least `wanted`.");
+               "Ascending int64: the rows whose signs differ least, at least `wanted`.");
     module.def("unit_scales", &unit_scales, py::arg("rows"), py::arg("threads") = 0, py::kw_only(),
                py::arg("isa") = "", "(N,) float32: what makes each row of float16 1 long.");
     module.def("round_rows", &round_rows, py::arg("rows"), py::arg("scales"), py::arg("unit"),

@@ -45,19 +45,21 @@ inline std::size_t round_up(std::size_t value, std::size_t multiple) {
     return (value + multiple - 1) / multiple * multiple;
 }
 
-inline std::size_t block_rows(std::size_t panel, std::size_t row_bytes) {
-    const std::size_t fitting = block_bytes / row_bytes / panel;
+inline std::size_t block_rows(std::size_t panel, std::size_t row_bytes,
+                              std::size_t bytes = block_bytes) {
+    const std::size_t fitting = bytes / row_bytes / panel;
     return std::clamp<std::size_t>(fitting, 1, most_block_rows / panel) * panel;
 }
 
 inline std::size_t usable_threads(std::size_t wanted, std::size_t parts, double work) {
-    const std::size_t all = wanted > 0 ? wanted : std::thread::hardware_concurrency();
-    const double worthwhile = std::max(1.0, work / work_per_thread);
-    std::size_t threads = std::max<std::size_t>(1, std::min(all, parts));
-    if (static_cast<double>(threads) > worthwhile) {
-        threads = static_cast<std::size_t>(worthwhile);
+    const double worthwhile = work / work_per_thread;
+    if (wanted == 1 || parts < 2 || worthwhile < 2) {
+        return 1;  // without asking the system, which takes longer than a short call
     }
-    return threads;
+    const std::size_t all = wanted > 0 ? wanted : std::thread::hardware_concurrency();
+    const std::size_t threads = std::max<std::size_t>(1, std::min(all, parts));
+    return static_cast<double>(threads) > worthwhile ? static_cast<std::size_t>(worthwhile)
+                                                     : threads;
 }
 
 // Runs work(0) .. work(threads - 1). `work` must not throw and must share its parts by claiming, so

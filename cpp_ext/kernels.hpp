@@ -91,9 +91,10 @@ struct SignBlock {
     std::size_t count;            // panels
     std::size_t words;
     const std::uint64_t* signs;  // what rows are compared with, a word each
-    const std::uint64_t* mask;   // the bits that count
+    const std::uint64_t* ones;   // the bits that count one if they differ
+    const std::uint64_t* twos;   // the bits that count two; in both: three
     std::uint16_t limit;
-    std::uint16_t* distances;  // of each row, the number of bits that count and differ
+    std::uint16_t* distances;  // of each row, what its differing bits count
     std::uint8_t* within;      // of each panel, one bit for each row within the limit
 };
 

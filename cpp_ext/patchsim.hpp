@@ -111,14 +111,18 @@ struct SignPanels {
     std::size_t words;
 };
 
-constexpr std::size_t most_sign_words = 1023;  // more could overflow the 16 bits of a distance
+constexpr std::size_t most_sign_words = 341;  // more could overflow the 16 bits of a distance
 
-// The rows whose bits under `mask` differ least from `signs`, ascending: all those within the
-// smallest distance that takes in at least `wanted` of the kept rows, or all kept rows if there are
-// fewer. Neither the order of rows nor threads can show. Throws std::bad_alloc only.
+// The rows whose signs differ least from those of a query, ascending: all those within the smallest
+// distance that takes in at least `wanted` of the kept rows, or all kept rows if there are fewer.
+//
+// A sign that differs counts 0 to 3, by the size of the query's element: twice that in units of the
+// query's root mean square, rounded. Neither the order of rows nor threads can show. Requires a
+// finite query of at most memory.words * 64 elements, wanted >= 1 and fewer than 2^32 rows. Throws
+// std::bad_alloc only.
 std::vector<std::int64_t> like_signs(const SignKernels& kernels, const SignPanels& memory,
-                                     const std::uint64_t* signs, const std::uint64_t* mask,
-                                     const bool* keep, std::size_t wanted, std::size_t threads);
+                                     const float* query, std::size_t width, const bool* keep,
+                                     std::size_t wanted, std::size_t threads);
 
 // For each query the sum of the rows of `values`, weighted by softmax over n of scale * q.m_n.
 // Stored: float, Half or int8.

@@ -2,7 +2,9 @@
 // to begin is guessed from a sample; the limit that decides is found from the counts of all rows,
 // so that neither the guess nor threads can show.
 
+#include <cmath>
 #include <numeric>
+#include <utility>
 
 #include "blocks.hpp"
 
@@ -18,6 +20,7 @@ constexpr std::size_t block_panels =
 constexpr std::size_t sample_stride = 16;  // blocks: one of so many is looked at beforehand
 constexpr std::size_t panels_in_word = 8;  // whose rows are 64 bits
 constexpr double words_per_thread = 2e6;   // fewer are read before another thread has started
+constexpr std::size_t most_per_bit = 3;    // a bit that differs counts up to so many
 
 // The place of the lowest bit of a word that is not zero.
 inline std::size_t lowest_bit(std::uint64_t word) {
@@ -30,45 +33,69 @@ inline std::size_t lowest_bit(std::uint64_t word) {
 #endif
 }
 
+// A query in bits: its signs, and which of them count one or two if a row's differ; both: three.
+class Query {
+  public:
+    Query(const float* elements, std::size_t width, std::size_t words)
+        : words_(words), bits_(3 * words, 0) {
+        double squares = 0;
+        for (std::size_t d = 0; d < width; ++d) {
+            squares += static_cast<double>(elements[d]) * static_cast<double>(elements[d]);
+        }
+        const double spread = std::sqrt(squares / static_cast<double>(width));
+        const double scale = spread > 0 ? 2 / spread : 0;
+        for (std::size_t d = 0; d < width; ++d) {
+            const double size = std::fabs(static_cast<double>(elements[d])) * scale;
+            const std::uint64_t level = size < 0.5 ? 0 : size < 1.5 ? 1 : size < 2.5 ? 2 : 3;
+            const std::size_t word = d / 64;
+            const std::size_t bit = d % 64;
+            bits_[word] |= std::uint64_t{elements[d] > 0} << bit;
+            bits_[words + word] |= (level & 1) << bit;
+            bits_[2 * words + word] |= (level >> 1) << bit;
+        }
+    }
+
+    // Makes it what a block is compared with.
+    void lend(SignBlock& block) const {
+        block.signs = bits_.data();
+        block.ones = block.signs + words_;
+        block.twos = block.ones + words_;
+    }
+
+  private:
+    std::size_t words_;
+    std::vector<std::uint64_t> bits_;
+};
+
 struct Candidate {
-    std::int64_t row;
+    std::uint32_t row;
     std::uint16_t distance;
 };
 
-// What one worker has found: every row of its blocks within `limit`, and how many at each distance.
-class Found {
+// The smallest distance that enough rows do not exceed, as far as they are counted.
+class Limit {
   public:
-    Found(std::size_t wanted, std::size_t largest, std::uint16_t limit)
-        : wanted_(wanted), counts_(largest + 1, 0), limit_(limit) {}
+    // No distance exceeds `largest`; what exceeds `first` is not counted.
+    Limit(std::size_t wanted, std::size_t largest, std::size_t first)
+        : wanted_(wanted), counts_(largest + 1, 0), limit_(first) {}
 
-    std::uint16_t limit() const { return limit_; }
-    std::size_t within() const { return within_; }
+    std::uint16_t distance() const { return static_cast<std::uint16_t>(limit_); }
+    std::size_t within() const { return within_; }  // rows
 
-    // Takes over the rows of a block that are within the limit.
-    void take(const SignBlock& block, std::size_t first, std::size_t rows, const bool* keep) {
-        const std::size_t start = candidates_.size();
-        for (std::size_t panel = 0; panel < block.count; panel += panels_in_word) {
-            std::uint64_t within = 0;
-            for (std::size_t i = 0; i < panels_in_word; ++i) {
-                within |= std::uint64_t{block.within[panel + i]} << (i * sign_rows);
-            }
-            for (; within != 0; within &= within - 1) {
-                const std::size_t row = panel * sign_rows + lowest_bit(within);
-                if (row < rows && (keep == nullptr || keep[first + row])) {
-                    candidates_.push_back(
-                        {static_cast<std::int64_t>(first + row), block.distances[row]});
-                }
-            }
-        }
-        for (std::size_t i = start; i < candidates_.size(); ++i) {
-            ++counts_[candidates_[i].distance];
-        }
-        within_ += candidates_.size() - start;
-        narrow();
+    // Counts a row within the limit; `narrow` has to follow.
+    void count(std::uint16_t distance, bool is_row) {
+        counts_[distance] += is_row;
+        within_ += is_row;
     }
 
-    // Takes over the counts of another worker.
-    void join(const Found& other) {
+    void narrow() {
+        while (limit_ > 0 && within_ - counts_[limit_] >= wanted_) {
+            within_ -= counts_[limit_--];
+        }
+    }
+
+    // Takes over the counts of another one.
+    void join(const Limit& other) {
         for (std::size_t distance = 0; distance < counts_.size(); ++distance) {
             counts_[distance] += other.counts_[distance];
         }
@@ -77,32 +104,74 @@ class Found {
         narrow();
     }
 
-    const std::vector<Candidate>& candidates() const { return candidates_; }
-
   private:
-    // Lowers the limit to the smallest distance that enough rows do not exceed.
-    void narrow() {
-        while (limit_ > 0 && within_ - counts_[limit_] >= wanted_) {
-            within_ -= counts_[limit_--];
+    std::size_t wanted_;
+    std::size_t within_ = 0;
+    std::vector<std::uint32_t> counts_;
+    std::size_t limit_;
+};
+
+// What one worker has found: every row of its blocks within the limit.
+class Found {
+  public:
+    explicit Found(Limit limit) : limit_(std::move(limit)) {}
+
+    const Limit& limit() const { return limit_; }
+    const Candidate* begin() const { return candidates_.data(); }
+    const Candidate* end() const { return candidates_.data() + count_; }
+
+    // Takes over the rows of a block that are within the limit.
+    void take(const SignBlock& block, std::size_t first, std::size_t rows, const bool* keep) {
+        if (candidates_.size() < count_ + most_per_take) {
+            candidates_.resize(2 * candidates_.size() + most_per_take);
         }
+        Candidate* const start = candidates_.data() + count_;
+        Candidate* end = start;
+        for (std::size_t panel = 0; panel < block.count; panel += panels_in_word) {
+            std::uint64_t within = 0;
+            for (std::size_t i = 0; i < panels_in_word; ++i) {
+                within |= std::uint64_t{block.within[panel + i]} << (i * sign_rows);
+            }
+            // Some at once, whether there are so many or not: nobody foresees how many there are.
+            while (within != 0) {
+                for (std::size_t i = 0; i < at_once; ++i) {
+                    const std::size_t row = panel * sign_rows + lowest_bit(within | last_bit);
+                    *end = {static_cast<std::uint32_t>(row), block.distances[row]};
+                    end += within != 0;
+                    within &= within - 1;
+                }
+            }
+        }
+        Candidate* kept = start;
+        for (const Candidate* one = start; one != end; ++one) {
+            const std::size_t row = one->row;
+            const bool is_kept = row < rows && (keep == nullptr || keep[first + row]);
+            limit_.count(one->distance, is_kept);
+            *kept = {static_cast<std::uint32_t>(first + row), one->distance};
+            kept += is_kept;
+        }
+        count_ += static_cast<std::size_t>(kept - start);
+        limit_.narrow();
     }
 
-    std::size_t wanted_;
-    std::size_t within_ = 0;  // rows within the limit
-    std::vector<std::size_t> counts_;
-    std::vector<Candidate> candidates_;
-    std::uint16_t limit_;
+  private:
+    static constexpr std::size_t at_once = 4;
+    static constexpr std::size_t most_per_take = block_panels * sign_rows + at_once;
+    static constexpr std::uint64_t last_bit = std::uint64_t{1} << 63;
+
+    std::vector<Candidate> candidates_;  // the first `count_`; the others are room
+    std::size_t count_ = 0;
+    Limit limit_;
 };
 
 // One call: what is compared with what.
 struct Search {
     const SignKernels& kernels;
     const SignPanels& memory;
-    const std::uint64_t* signs;
-    const std::uint64_t* mask;
+    const Query& query;
     const bool* keep;
     std::size_t panels = (memory.rows + sign_rows - 1) / sign_rows;
-    std::size_t largest = memory.words * 64;  // distance
+    std::size_t largest = memory.words * 64 * most_per_bit;  // distance
 
     // Looks at every `stride`-th block for what is within a limit, in as many threads as in
     // `found`.
@@ -114,8 +183,7 @@ struct Search {
         run_on(found.size(), [&](std::size_t worker) {
             SignBlock block{};
             block.words = memory.words;
-            block.signs = signs;
-            block.mask = mask;
+            query.lend(block);
             block.distances = distances.data() + worker * block_panels * sign_rows;
             block.within = within.data() + worker * block_panels;
             for (;;) {
@@ -126,58 +194,62 @@ struct Search {
                 const std::size_t first = panel * sign_rows;
                 block.panels = memory.data + panel * panel_words;
                 block.count = std::min(block_panels, panels - panel);
-                block.limit = found[worker].limit();
+                block.limit = found[worker].limit().distance();
                 kernels.compare(block);
                 found[worker].take(block, first, memory.rows - first, keep);
             }
         });
     }
 
-    // All rows within the smallest distance that takes in enough of them, if it is within `limit`.
-    Found all_within(std::uint16_t limit, std::size_t wanted, std::size_t team,
+    // The smallest distance that takes in enough rows, if it is within `first`; they are in `found`.
+    Limit all_within(std::size_t first, std::size_t wanted, std::size_t team,
                      std::vector<Found>& found) const {
-        found.assign(team, Found(wanted, largest, limit));
+        Limit all(wanted, largest, 0);
+        found.clear();
+        for (std::size_t worker = 0; worker < team; ++worker) {
+            found.emplace_back(Limit(wanted, largest, first));
+        }
         look(found, 1);
-        Found all(wanted, largest, 0);
         for (const Found& own : found) {
-            all.join(own);
+            all.join(own.limit());
         }
         return all;
     }
 
-    // A limit that likely takes in as many rows as are wanted and not many more.
-    std::uint16_t guess(std::size_t wanted) const {
-        const auto last = static_cast<std::uint16_t>(largest);
+    // A distance that likely takes in as many rows as are wanted and not many more.
+    std::size_t guess(std::size_t wanted) const {
         if (panels < 2 * sample_stride * block_panels) {
-            return last;
+            return largest;
         }
-        std::vector<Found> sample(1, Found(wanted / sample_stride * 5 / 4 + 16, largest, last));
+        const std::size_t few = wanted / sample_stride * 5 / 4 + 16;
+        std::vector<Found> sample;
+        sample.emplace_back(Limit(few, largest, largest));
         look(sample, sample_stride);
-        return sample[0].limit();
+        return sample[0].limit().distance();
     }
 };
 
 }  // namespace
 
 std::vector<std::int64_t> like_signs(const SignKernels& kernels, const SignPanels& memory,
-                                     const std::uint64_t* signs, const std::uint64_t* mask,
-                                     const bool* keep, std::size_t wanted, std::size_t threads) {
-    const Search search{kernels, memory, signs, mask, keep};
-    const auto last = static_cast<std::uint16_t>(search.largest);
+                                     const float* query, std::size_t width, const bool* keep,
+                                     std::size_t wanted, std::size_t threads) {
+    const Query in_bits(query, width, memory.words);
+    const Search search{kernels, memory, in_bits, keep};
     const std::size_t team = usable_threads(
         threads, (search.panels + block_panels - 1) / block_panels,
         static_cast<double>(memory.rows * memory.words) / words_per_thread * work_per_thread);
     std::vector<Found> found;
-    const std::uint16_t limit = search.guess(wanted);
-    Found all = search.all_within(limit, wanted, team, found);
-    if (limit < last && all.within() < wanted) {  // or fewer than wanted are kept
-        all = search.all_within(last, wanted, team, found);
+    const std::size_t first = search.guess(wanted);
+    Limit limit = search.all_within(first, wanted, team, found);
+    if (first < search.largest && limit.within() < wanted) {  // or fewer than wanted are kept
+        limit = search.all_within(search.largest, wanted, team, found);
     }
     std::vector<std::int64_t> rows;
-    rows.reserve(all.within());
+    rows.reserve(limit.within());
     for (const Found& own : found) {
-        for (const Candidate& candidate : own.candidates()) {
-            if (candidate.distance <= all.limit()) {
+        for (const Candidate& candidate : own) {
+            if (candidate.distance <= limit.distance()) {
                 rows.push_back(candidate.row);
             }
         }

@@ -10,6 +10,10 @@ namespace procmem {
 namespace {
 
 constexpr std::size_t most_queries_at_once = 1024;    // packing is repeated per group of queries
+// Listed rows are copied into a block, which few queries use once. A small one fits L1, and there is
+// room for it: for a quarter of a megabyte the system is asked in every call anew, page by page.
+constexpr std::size_t few_queries = 3;
+constexpr std::size_t listed_block_bytes = 24 * 1024;
 constexpr std::size_t most_heap_entries = 4'000'000;  // over all threads, 64 MB
 
 // How one call is cut up.
@@ -19,13 +23,19 @@ struct Plan {
     std::size_t group;  // queries at once
 };
 
-Plan plan(std::size_t queries, std::size_t memory, std::size_t width, std::size_t rows,
-          std::size_t k, std::size_t threads) {
-    const double work =
-        static_cast<double>(queries) * static_cast<double>(memory) * static_cast<double>(width);
-    const std::size_t team = usable_threads(threads, (memory + rows - 1) / rows, work);
+template <class Element>
+Plan plan(Rows<Element> queries, std::size_t memory, const Selection& selection,
+          std::size_t row_bytes, std::size_t panel, std::size_t k, std::size_t threads) {
+    const bool is_small = selection.rows != nullptr && queries.rows <= few_queries;
+    const std::size_t count = selected(memory, selection);
+    const std::size_t rows =
+        std::min(block_rows(panel, row_bytes, is_small ? listed_block_bytes : block_bytes),
+                 round_up(count, panel));
+    const double work = static_cast<double>(queries.rows) * static_cast<double>(count) *
+                        static_cast<double>(queries.columns);
+    const std::size_t team = usable_threads(threads, (count + rows - 1) / rows, work);
     const std::size_t group = std::clamp<std::size_t>(most_heap_entries / (team * k), 1,
-                                                      std::min(most_queries_at_once, queries));
+                                                      std::min(most_queries_at_once, queries.rows));
     return {rows, team, group};
 }
 
@@ -100,8 +110,8 @@ Status topk(const Kernels& kernels, Rows<float> queries, Rows<Stored> memory, co
     if (query_bits >= infinity_bits) {
         return {Problem::queries_not_finite, first_bad_row(queries, nullptr)};
     }
-    const Plan parts = plan(queries.rows, selected(memory.rows, selection), width,
-                            block_rows(kernels.panel, width * sizeof(float)), k, threads);
+    const Plan parts =
+        plan(queries, memory.rows, selection, width * sizeof(float), kernels.panel, k, threads);
     Scratch<float> packed_queries(round_up(parts.group, kernels.tile) * width);
     Scratch<float> packed_memory(parts.team * parts.rows * width);
     Heaps<float> heaps(parts, k);
@@ -152,8 +162,8 @@ void topk(const Int8Kernels& kernels, Rows<std::int8_t> queries, Rows<std::int8_
           std::int32_t* similarities) {
     const std::size_t width = queries.columns;
     const std::size_t padded_width = round_up(width, 4);
-    const Plan parts = plan(queries.rows, selected(memory.rows, selection), width,
-                            block_rows(kernels.panel, padded_width), k, threads);
+    const Plan parts =
+        plan(queries, memory.rows, selection, padded_width, kernels.panel, k, threads);
     const std::size_t padded_group = round_up(parts.group, kernels.tile);
     Scratch<std::int8_t> packed_queries(padded_group * padded_width);
     Scratch<std::int8_t> packed_memory(parts.team * parts.rows * padded_width);

@@ -6,7 +6,7 @@ namespace procmem {
 namespace {
 
 // The number of ones, by sums of ever wider fields (Warren, "Hacker's Delight", figure 5-2).
-inline std::uint64_t ones(std::uint64_t x) noexcept {
+inline std::uint64_t count(std::uint64_t x) noexcept {
     x -= (x >> 1) & 0x5555555555555555u;
     x = (x & 0x3333333333333333u) + ((x >> 2) & 0x3333333333333333u);
     x = (x + (x >> 4)) & 0x0f0f0f0f0f0f0f0fu;
@@ -19,7 +19,9 @@ void compare(const SignBlock& block) noexcept {
         std::uint64_t sums[sign_rows] = {};
         for (std::size_t word = 0; word < block.words; ++word) {
             for (std::size_t row = 0; row < sign_rows; ++row) {
-                sums[row] += ones((*panels++ ^ block.signs[word]) & block.mask[word]);
+                const std::uint64_t differing = *panels++ ^ block.signs[word];
+                sums[row] += count(differing & block.ones[word]);
+                sums[row] += 2 * count(differing & block.twos[word]);
             }
         }
         write_panel(block, panel, sums);

@@ -28,8 +28,7 @@ def topk(
     isa: str = "",
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int32]]: ...
 def like_signs(
-    signs: npt.NDArray[np.uint64],
-    mask: npt.NDArray[np.uint64],
+    query: npt.NDArray[np.float32],
     memory: npt.NDArray[np.uint64],
     count: int,
     wanted: int,

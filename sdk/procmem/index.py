@@ -23,6 +23,7 @@ from procmem.errors import InputError
 from procmem.patchsim import top_k, unit_scales
 from procmem.rowbuffer import RowBuffer
 from procmem.screen import MAX_WIDTH, ROWS_PER_QUERY, Screen
+from procmem.signs import MAX_WIDTH as MAX_SIGNS
 from procmem.signs import Signs
 
 IndexKind: TypeAlias = Literal["auto", "exact", "binary"]
@@ -36,8 +37,8 @@ LEAST_ITEMS = 50_000
 
 # How many rows are compared byte by byte after their signs were: so many times the root of how many
 # there are, and some for each neighbor wanted. docs/results/indexes.md has what that finds.
-_LIKELY = 4
-_FOR_EACH = 16
+_LIKELY = 3
+_FOR_EACH = 8
 
 
 class Index:
@@ -179,7 +180,7 @@ class Index:
         # A row sorted before another has the smaller id, so ties by position are ties by id.
         kept = len(self) if keep is None else int(np.count_nonzero(keep))
         likely = _LIKELY * math.isqrt(kept) + _FOR_EACH * count
-        if self.kind == "binary" and 4 * likely <= kept and width <= MAX_WIDTH:
+        if self.kind == "binary" and 4 * likely <= kept and width <= MAX_SIGNS:
             indices, similarities = self._nearest_by_signs(queries, count, likely, keep)
         elif len(self) >= max(1, len(queries)) * ROWS_PER_QUERY and width <= MAX_WIDTH:
             indices, similarities = self._screened().nearest(

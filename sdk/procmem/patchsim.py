@@ -107,8 +107,7 @@ def top_k_reference(
 
 
 def like_signs(
-    signs: Words,
-    mask: Words,
+    query: Float32,
     memory: Words,
     count: int,
     wanted: SupportsIndex,
@@ -116,11 +115,14 @@ def like_signs(
     keep: Bool | None = None,
     threads: SupportsIndex = 0,
 ) -> npt.NDArray[np.int64]:
-    """Finds the rows of bits that differ least from one row of bits, where a mask is set.
+    """Finds the rows whose signs differ least from those of a query.
+
+    A sign counts 0 to 3, by the size of the query's element there: the sum over the signs that
+    differ is then nearly what they take from the dot product with a row of signs (as in Gao and
+    Long, "RaBitQ", 2024, with two bits for each element and without their rotation).
 
     Args:
-        signs: (W,) uint64, the bits that rows are compared with; W is 1 to 1,023.
-        mask: (W,) uint64, the bits that count.
+        query: (D,) float32, finite; D at most 21,824.
         memory: (P, W, 8) uint64 from `sign_panels`: the bits of eight rows side by side.
         count: N, how many rows there are; the panels hold them and at most seven of filling.
         wanted: how many rows are wanted, at least 1.
@@ -136,8 +138,7 @@ def like_signs(
     """
     try:
         return _patchsim.like_signs(
-            signs,
-            mask,
+            query,
             memory,
             _whole(count, "count"),
             _whole(wanted, "wanted"),
@@ -149,24 +150,32 @@ def like_signs(
 
 
 def like_signs_reference(
-    signs: Words,
-    mask: Words,
-    memory: Words,
-    count: int,
-    wanted: int,
-    *,
-    keep: Bool | None = None,
+    query: Float32, memory: Words, count: int, wanted: int, *, keep: Bool | None = None
 ) -> npt.NDArray[np.int64]:
     """The twin of `like_signs`: all distances, sorted."""
+    signs, *planes = _sign_query(query)
     words = memory.transpose(0, 2, 1).reshape(-1, len(signs))[:count]  # (N, W)
-    differing = np.ascontiguousarray((words ^ signs) & mask)
-    distances = np.unpackbits(differing.view(np.uint8), axis=1).sum(axis=1, dtype=np.int64)
+    distances = np.zeros(count, dtype=np.int64)
+    for plane, weight in zip(planes, (1, 2), strict=True):
+        differing = np.ascontiguousarray((words ^ signs) & plane).view(np.uint8)
+        distances += weight * np.unpackbits(differing, axis=1).sum(axis=1, dtype=np.int64)
     rows = np.arange(count) if keep is None else np.flatnonzero(keep)
     if len(rows) <= wanted:
         return rows.astype(np.int64)
     limit = np.sort(distances[rows])[wanted - 1]
     found: npt.NDArray[np.int64] = rows[distances[rows] <= limit].astype(np.int64)
     return found
+
+
+def _sign_query(query: Float32) -> Words:
+    """(3, W) a query's signs, those that count one if a row's differ, and those that count two."""
+    wide = query.astype(np.float64)
+    spread = np.sqrt(np.square(wide).mean())
+    levels = np.digitize(np.abs(wide) * (2 / spread if spread > 0 else 0), [0.5, 1.5, 2.5])
+    flags = np.zeros((3, -(-len(query) // 64) * 64), dtype=np.bool_)
+    flags[:, : len(query)] = query > 0, levels & 1, levels & 2
+    words: Words = np.packbits(flags, axis=1, bitorder="little").view(np.uint64)
+    return words
 
 
 def sign_panels(rows: npt.NDArray[np.floating[Any]]) -> Words:

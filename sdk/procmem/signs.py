@@ -3,9 +3,9 @@
 Takes unit rows from `index.py` and gives it back the rows that are likely to be among the nearest
 of a query, at an eighth of the bytes that `screen.py` reads; that compares those anew. Two vectors
 at an angle differ in as many signs as the angle is wide (Charikar, "Similarity estimation
-techniques from rounding algorithms", 2002); the elements of a query that are nearest to zero say
-least and are left out. Derived from each row alone (law 1): there is nothing to build, and what is
-forgotten has left no other row different.
+techniques from rounding algorithms", 2002); the larger an element of the query is, the more its
+sign counts. Derived from each row alone (law 1): there is nothing to build, and what is forgotten
+has left no other row different.
 """
 
 from __future__ import annotations
@@ -16,10 +16,8 @@ import numpy.typing as npt
 from procmem.parts import in_parts
 from procmem.patchsim import Words, like_signs, sign_panels
 
-MAX_WIDTH = 65_472
+MAX_WIDTH = 21_824
 """Distances of wider rows could overflow."""
-
-_LEFT_OUT = 0.35  # of a query's elements, the smallest; measured: docs/results/indexes.md
 
 
 class Signs:
@@ -76,15 +74,7 @@ class Signs:
             (R,) int64 positions, ascending; R >= `wanted`, by as many as are equally like, unless
             fewer are kept.
         """
-        sizes = np.abs(query)
-        ranked, left_out = sizes.copy(), int(_LEFT_OUT * len(sizes))
-        ranked.partition(left_out)
-        # In `sign_panels` the query and its mask would be two rows; this takes a third of the time.
-        flags = np.zeros((2, 64 * self._panels.shape[1]), dtype=np.bool_)
-        flags[0, : len(query)] = query > 0
-        flags[1, : len(query)] = sizes >= ranked[left_out]
-        signs, mask = np.packbits(flags, axis=1, bitorder="little").view(np.uint64)
-        return like_signs(signs, mask, self._panels, self._count, wanted, keep=keep)
+        return like_signs(query, self._panels, self._count, wanted, keep=keep)
 
     def _lines(self) -> Words:
         """(N, W), a copy."""

@@ -83,44 +83,57 @@ Nearest nearest(const std::vector<Query>& queries, const std::vector<Row>& memor
     return found;
 }
 
+// How much the bits of a row count that differ from a query's signs, one by one.
+std::size_t distance(const std::vector<float>& query, const std::vector<std::uint64_t>& row) {
+    double squares = 0;
+    for (const float one : query) {
+        squares += static_cast<double>(one * one);
+    }
+    const double unit = std::sqrt(squares / static_cast<double>(query.size())) / 2;
+    std::size_t sum = 0;
+    for (std::size_t bit = 0; bit < query.size(); ++bit) {
+        if (((row[bit / 64] >> (bit % 64)) & 1u) != (query[bit] > 0 ? 1u : 0u)) {
+            const auto size = static_cast<double>(std::fabs(query[bit]));
+            sum += static_cast<std::size_t>(std::min(std::floor(size / unit + 0.5), 3.0));
+        }
+    }
+    return sum;
+}
+
 // Bits at random, where distances repeat often; compared one by one.
 void check_signs(const std::string& isa, std::size_t n, std::size_t words, const bool* keep,
                  std::size_t wanted, std::size_t threads) {
     const std::size_t panels = (n + procmem::sign_rows - 1) / procmem::sign_rows;
     std::vector<std::uint64_t> memory(panels * words * procmem::sign_rows);
-    std::vector<std::uint64_t> signs(words);
-    std::vector<std::uint64_t> mask(words);
-    for (auto* bits : {&memory, &signs, &mask}) {
-        for (std::uint64_t& word : *bits) {
-            word = std::uniform_int_distribution<std::uint64_t>()(random_bits);
-        }
+    std::vector<float> query(64 * words);
+    for (std::uint64_t& word : memory) {
+        word = std::uniform_int_distribution<std::uint64_t>()(random_bits);
+    }
+    for (float& element : query) {
+        element = static_cast<float>(between(-9, 9));
     }
     std::vector<std::pair<std::size_t, std::int64_t>> order;
     for (std::size_t row = 0; row < n; ++row) {
-        std::size_t distance = 0;
+        std::vector<std::uint64_t> own;
         for (std::size_t word = 0; word < words; ++word) {
             const std::size_t at = (row / procmem::sign_rows * words + word) * procmem::sign_rows;
-            const std::uint64_t bits =
-                (memory[at + row % procmem::sign_rows] ^ signs[word]) & mask[word];
-            for (int bit = 0; bit < 64; ++bit) {
-                distance += (bits >> bit) & 1u;
-            }
+            own.push_back(memory[at + row % procmem::sign_rows]);
         }
         if (keep[row]) {
-            order.emplace_back(distance, static_cast<std::int64_t>(row));
+            order.emplace_back(distance(query, own), static_cast<std::int64_t>(row));
         }
     }
     std::sort(order.begin(), order.end());
     std::vector<std::int64_t> expected;
-    for (const auto& [distance, row] : order) {
-        if (expected.size() < wanted || distance <= order[wanted - 1].first) {
+    for (const auto& [one, row] : order) {
+        if (expected.size() < wanted || one <= order[wanted - 1].first) {
             expected.push_back(row);
         }
     }
     std::sort(expected.begin(), expected.end());
     const auto found =
         procmem::like_signs(procmem::choose_sign_kernels(isa), {memory.data(), n, words},
-                            signs.data(), mask.data(), keep, wanted, threads);
+                            query.data(), query.size(), keep, wanted, threads);
     require(found == expected, "like_signs", 1, n, words);
 }
 

@@ -66,18 +66,16 @@ def test_every_path_finds_the_rows_of_like_signs(
     count: int, width: int, share: float | None, wanted: int, seed: int
 ) -> None:
     random = np.random.default_rng(seed)
-    width = width if count < 200 else width % 300 + 1
+    width = width if count < 200 else width % 500 + 1
     rows = random.standard_normal((count, width)).astype(np.float32)
     rows[random.integers(count, size=count // 2)] = rows[0]  # equal ones
-    memory = sign_panels(rows)
-    signs, mask = sign_panels(random.standard_normal((2, width)))[0, :, :2].T.copy()
+    query = random.standard_normal(width).astype(np.float32)
     keep = None if share is None else random.random(count) < share
-    expected = like_signs_reference(signs, mask, memory, count, wanted, keep=keep)
+    arguments = (query, sign_panels(rows), count, wanted)
+    expected = like_signs_reference(*arguments, keep=keep)
     for isa in _patchsim.available_isas():
         for threads in (1, 3):
-            found = _patchsim.like_signs(
-                signs, mask, memory, count, wanted, threads, keep=keep, isa=isa
-            )
+            found = _patchsim.like_signs(*arguments, threads, keep=keep, isa=isa)
             np.testing.assert_array_equal(found, expected)
 
 
@@ -85,18 +83,19 @@ def test_many_rows_are_found_whatever_the_sample_says() -> None:
     """The near rows stand where the sample that sets the first limit does not look."""
     random = np.random.default_rng(0)
     rows = random.standard_normal((40_000, 64)).astype(np.float32)
-    signs, mask = sign_panels(np.stack([rows[0], np.ones(64, np.float32)]))[0, :, :2].T.copy()
+    query = rows[0]
     for near in (slice(600, 3000), slice(0, 512)):
         other = rows.copy()
         other[near] = rows[0]
-        memory = sign_panels(other)
-        expected = like_signs_reference(signs, mask, memory, 40_000, 900)
-        np.testing.assert_array_equal(like_signs(signs, mask, memory, 40_000, 900), expected)
+        arguments = (query, sign_panels(other), 40_000, 900)
+        expected = like_signs_reference(*arguments)
+        np.testing.assert_array_equal(like_signs(*arguments), expected)
 
 
 def test_signs_are_one_bit_of_each_element() -> None:
     rows = np.random.default_rng(0).standard_normal((11, 70))
     panels = sign_panels(rows)
+    np.testing.assert_array_equal(sign_panels(rows.astype(np.float16)), panels)
     assert panels.shape == (2, 2, 8)
     for row in range(16):
         for element in range(128):
@@ -104,19 +103,44 @@ def test_signs_are_one_bit_of_each_element() -> None:
             assert bit == (row < 11 and element < 70 and bool(rows[row, element] > 0))
 
 
-WORDS = np.zeros(2, dtype=np.uint64)
-PANELS = np.zeros((3, 2, 8), dtype=np.uint64)
+@pytest.mark.parametrize(
+    ("element", "count"),
+    [(0.0, 0), (0.24, 0), (0.26, 1), (-0.74, 1), (0.76, 2), (1.24, 2), (-1.26, 3), (5.0, 3)],
+)
+def test_a_sign_counts_by_the_size_of_the_query_there(element: float, count: int) -> None:
+    """Rows that differ in one sign only, where the query's element is, and in others of known size:
+    the row is left out if it counts more than they do."""
+    query = np.ones(64, dtype=np.float32)
+    query[0], query[1:4] = element, [0.3, 0.8, 1.5]  # they count 1, 2 and 3
+    query[4:] = np.sqrt((64 - element**2 - np.square(query[1:4]).sum()) / 60)  # mean square of 1
+    rows = np.tile(query, (4, 1))
+    for row in range(4):
+        rows[row, row] = -query[row] if query[row] else 1
+    for wanted in (1, 2, 3):
+        found = like_signs(query, sign_panels(rows), 4, wanted)
+        limit = sorted([count, 1, 2, 3])[wanted - 1]
+        assert found.tolist() == [r for r, own in enumerate([count, 1, 2, 3]) if own <= limit]
+
+
+QUERY = np.zeros(250, dtype=np.float32)
+PANELS = np.zeros((3, 4, 8), dtype=np.uint64)
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"signs": WORDS[:1]}, r"signs has shape \(1,\), wanted uint64 of shape \(2,\)"),
-        ({"mask": [0, 0]}, "mask is a list, wanted uint64"),
-        ({"mask": WORDS.astype(np.int64)}, "mask has dtype int64, wanted uint64"),
+        ({"query": QUERY[:192]}, r"query has shape \(192,\), and rows have 4 words"),
+        ({"query": [0, 0]}, "query is a list, wanted float32"),
+        ({"query": QUERY.astype(np.float64)}, "query has dtype float64, wanted float32"),
+        ({"query": QUERY.astype(">f4")}, "query has dtype >f4, wanted float32"),
+        ({"query": np.zeros(500, np.float32)[::2]}, r"query has shape .*C-contiguous"),
+        ({"query": QUERY + np.float32(np.nan)}, "query holds .*nan at 0, wanted finite numbers"),
+        ({"memory": PANELS.astype(np.int64)}, "memory is int64 of shape"),
+        ({"memory": PANELS.astype(">u8")}, "memory is >u8 of shape"),
         ({"memory": PANELS[0]}, "memory is uint64 of shape"),
         ({"memory": PANELS[:, :, :7]}, "memory is uint64 of shape"),
-        ({"memory": PANELS[:, :0]}, "wanted 1 to 1023 words"),
+        ({"memory": PANELS[:, :0]}, "wanted 1 to 341 words"),
+        ({"memory": np.zeros((3, 342, 8), dtype=np.uint64)}, "wanted 1 to 341 words"),
         ({"memory": "panels"}, "memory is a str"),
         ({"count": 25}, "count is 25 and memory has shape"),
         ({"count": 16}, "one panel for every 8 rows"),
@@ -128,7 +152,7 @@ PANELS = np.zeros((3, 2, 8), dtype=np.uint64)
 )
 def test_wrong_arguments_are_told(change: dict[str, Any], message: str) -> None:
     arguments = {
-        "signs": WORDS, "mask": WORDS, "memory": PANELS, "count": 20, "wanted": 5, "threads": 0,
+        "query": QUERY, "memory": PANELS, "count": 20, "wanted": 5, "threads": 0,
     } | change  # fmt: skip
     keep = arguments.pop("keep", None)
     threads = arguments.pop("threads")
@@ -139,7 +163,7 @@ def test_wrong_arguments_are_told(change: dict[str, Any], message: str) -> None:
 # ---- what is derived from each row alone
 
 
-@pytest.mark.parametrize("width", [16, 64, 96, 384])
+@pytest.mark.parametrize("width", [16, 64, 96, 200, 384])
 def test_signs_after_a_history_are_those_of_what_is_left(width: int) -> None:
     random = np.random.default_rng(0)
     rows = random.standard_normal((300, width)).astype(np.float32)
@@ -158,10 +182,12 @@ def test_signs_after_a_history_are_those_of_what_is_left(width: int) -> None:
 
 
 def test_what_is_removed_is_overwritten() -> None:
-    signs = Signs(np.ones((20, 64), dtype=np.float32))
-    old = signs._panels
-    signs.remove(np.arange(20) == 7)
-    assert not old.any()
+    for change in (lambda signs: signs.remove(np.arange(20) == 7), lambda signs: signs.clear()):
+        signs = Signs(np.ones((20, 384), dtype=np.float32))
+        old = signs._panels
+        change(signs)
+        assert not old.any()
+        assert len(signs) in (19, 0)
 
 
 # ---- the index
