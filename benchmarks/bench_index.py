@@ -13,6 +13,7 @@ missing.
 
 from __future__ import annotations
 
+import math
 import os
 import platform
 import random as chance
@@ -31,6 +32,7 @@ from PIL import Image
 
 from procmem import Embedder
 from procmem.index import Index
+from procmem.signs import Signs
 
 WIDTH, K, QUERIES, FEW = 384, 20, 400, 50
 CROPS_AT_ONCE = 1024
@@ -64,7 +66,8 @@ def crops(folder: Path, count: int, kept: Path) -> Floats:
     @cache
     def size_of(file: Path) -> tuple[int, int]:
         with Image.open(file) as photo:
-            return photo.size
+            width, height = photo.size
+            return width, height
 
     def draw() -> tuple[Path, tuple[int, int, int, int]]:
         file = random.choice(files)
@@ -126,11 +129,17 @@ class Peer:
 
 
 def alone(
-    rows: Floats, ids: npt.NDArray[np.int64], queries: Floats, truth: list[list[int]]
+    rows: Floats,
+    ids: npt.NDArray[np.int64],
+    queries: Floats,
+    truth: list[list[int]],
+    *,
+    links: int,
 ) -> Peer:
     """The graph of hnswlib by itself, with the smallest breadth of search that finds 99 %."""
     graph = hnswlib.Index(space="ip", dim=WIDTH)
-    graph.init_index(max_elements=len(rows), M=16, ef_construction=100, random_seed=1)
+    candidates = 100 * links // 16
+    graph.init_index(len(rows), M=links, ef_construction=candidates, random_seed=1)
     built = seconds(lambda: graph.add_items(rows, ids, num_threads=1))
     for breadth in (20, 30, 40, 60, 80, 120, 160, 240, 320, 480, 640):
         graph.set_ef(breadth)
@@ -138,7 +147,7 @@ def alone(
         if found >= WANTED_RECALL:
             break
     return Peer(
-        f"hnswlib alone, ef {breadth} (marks the deleted)",
+        f"hnswlib alone, {links} links, ef {breadth} (marks the deleted)",
         lambda query: graph.knn_query(query, K, num_threads=1),
         found,
         built,
@@ -189,7 +198,8 @@ def table(vectors: Floats) -> list[str]:
     wide = rows.astype(np.float32)
     truth = Index(ids.copy(), rows.copy(), "exact").search(queries, K)[0].tolist()
     peers = [
-        alone(wide, ids, queries, truth),
+        alone(wide, ids, queries, truth, links=16),
+        alone(wide, ids, queries, truth, links=32),
         ours("binary", ids, rows, queries, truth),
         ours("exact", ids, rows, queries, truth),
     ]
@@ -215,6 +225,21 @@ def table(vectors: Floats) -> list[str]:
     return lines
 
 
+def left_by_signs(vectors: Floats) -> list[str]:
+    """How many of the neighbors are among the rows whose signs are most like a query's."""
+    queries, rows = vectors[:QUERIES], vectors[QUERIES:].astype(np.float16)
+    positions = np.arange(len(rows))
+    truth = Index(positions, rows.copy(), "exact").search(queries, K)[0]
+    signs, root = Signs(rows), math.isqrt(len(rows))
+    lines = ["| rows left | times the root of all | of the neighbors, % |", "|--:|--:|--:|"]
+    for times in (1, 2, 3, 4, 6, 8):
+        left = [signs.like(query, times * root) for query in queries]
+        found = recall([one.tolist() for one in left], truth.tolist())
+        count = np.mean([len(one) for one in left])
+        lines.append(f"| {count:,.0f} | {times} | {100 * found:.1f} |")
+    return lines
+
+
 @click.command()
 @click.option("--items", default=100_000, show_default=True, help="Vectors in clusters.")
 @click.option("--photos", type=click.Path(path_type=Path, exists=True, file_okay=False))
@@ -233,11 +258,12 @@ def main(items: int, photos: Path | None, crop_count: int, out: Path | None) -> 
     text = (
         f"# Indexes\n\n`python benchmarks/bench_index.py --items {items}"
         f"{' --photos FOLDER' if photos else ''}`: top {K} of {WIDTH} numbers, {QUERIES} queries "
-        f"one at a time ({FEW} for numpy and usearch), the first three rows in turns.\n\n"
+        f"one at a time ({FEW} for numpy and usearch), the first four rows in turns.\n\n"
         f"{machine}; load average {load}\n"
     )
     for name, vectors in sets:
         text += f"\n## {name}\n\n" + "\n".join(table(vectors)) + "\n"
+        text += "\nWhat is left by signs alone:\n\n" + "\n".join(left_by_signs(vectors)) + "\n"
     click.echo(text)
     if out is not None:
         out.write_text(text)

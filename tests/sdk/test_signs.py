@@ -15,7 +15,7 @@ from procmem import VisualMemory, _patchsim, index
 from procmem.errors import InputError
 from procmem.index import Index
 from procmem.patchsim import like_signs, like_signs_reference, sign_panels
-from procmem.signs import Signs
+from procmem.signs import MAX_WIDTH, Signs
 
 Float32 = npt.NDArray[np.float32]
 WIDTH = 64
@@ -206,6 +206,18 @@ def test_similarities_are_exact_and_nearly_all_neighbors_are_found(
         exactly = dict(zip(*(part[row].tolist() for part in everything), strict=True))
         assert near[row].tolist() == [exactly[id_] for id_ in own]
     assert (np.diff(near, axis=1) <= 0).all()
+
+
+@pytest.mark.parametrize("width", [MAX_WIDTH, MAX_WIDTH + 1])
+def test_the_widest_rows_have_signs_and_wider_ones_are_compared_without(width: int) -> None:
+    random = np.random.default_rng(0)
+    rows = random.standard_normal((600, width), dtype=np.float32)
+    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+    wide = Index(np.arange(600), rows.astype(np.float16), "binary")
+    ids, near = wide.search(rows[7], 1)
+    assert ids.tolist() == [7]
+    np.testing.assert_allclose(near, 1.0, atol=1e-3)
+    assert (wide._signs is not None) == (width == MAX_WIDTH)
 
 
 def test_a_query_is_answered_alike_alone_and_among_others(large: Index) -> None:
