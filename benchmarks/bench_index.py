@@ -222,19 +222,21 @@ def table(vectors: Floats) -> list[str]:
             "" if peer.deleted is None else f"{peer.deleted:.2f}",
         ]
         lines.append(f"| {' | '.join(cells)} |")
-    return lines
+    positions = np.searchsorted(ids, truth).tolist()
+    return [
+        *lines, "", "What is left by signs alone:", "", *left_by_signs(rows, queries, positions)
+    ]  # fmt: skip
 
 
-def left_by_signs(vectors: Floats) -> list[str]:
-    """How many of the neighbors are among the rows whose signs are most like a query's."""
-    queries, rows = vectors[:QUERIES], vectors[QUERIES:].astype(np.float16)
-    positions = np.arange(len(rows))
-    truth = Index(positions, rows.copy(), "exact").search(queries, K)[0]
+def left_by_signs(
+    rows: npt.NDArray[np.float16], queries: Floats, truth: list[list[int]]
+) -> list[str]:
+    """How many of the neighbors, as positions, are among the rows of most like signs."""
     signs, root = Signs(rows), math.isqrt(len(rows))
     lines = ["| rows left | times the root of all | of the neighbors, % |", "|--:|--:|--:|"]
     for times in (1, 2, 3, 4, 6, 8):
         left = [signs.like(query, times * root) for query in queries]
-        found = recall([one.tolist() for one in left], truth.tolist())
+        found = recall([one.tolist() for one in left], truth)
         count = np.mean([len(one) for one in left])
         lines.append(f"| {count:,.0f} | {times} | {100 * found:.1f} |")
     return lines
@@ -263,7 +265,6 @@ def main(items: int, photos: Path | None, crop_count: int, out: Path | None) -> 
     )
     for name, vectors in sets:
         text += f"\n## {name}\n\n" + "\n".join(table(vectors)) + "\n"
-        text += "\nWhat is left by signs alone:\n\n" + "\n".join(left_by_signs(vectors)) + "\n"
     click.echo(text)
     if out is not None:
         out.write_text(text)

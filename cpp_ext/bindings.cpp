@@ -177,7 +177,10 @@ const Value* checked_line(const py::object& object, const std::string& name, con
         throw py::type_error(name + " is a " + type_name(object) + ", wanted " + wanted());
     }
     const auto array = py::reinterpret_borrow<py::array>(object);
-    if (!holds(array, std::is_floating_point<Value>::value ? 'f' : 'i', sizeof(Value))) {
+    constexpr char kind = std::is_floating_point<Value>::value ? 'f'
+                          : std::is_signed<Value>::value       ? 'i'
+                                                               : 'u';
+    if (!holds(array, kind, sizeof(Value))) {
         throw py::type_error(name + " has dtype " + py::cast<std::string>(py::str(array.dtype())) +
                              ", wanted " + wanted());
     }

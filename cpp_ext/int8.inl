@@ -17,9 +17,7 @@ constexpr std::size_t panel_vectors = 2;
 constexpr std::size_t panel_rows = panel_vectors * Sums::width;
 constexpr std::size_t vector_bytes = Sums::width * quad_bytes;
 constexpr std::size_t panel_bytes = panel_rows * quad_bytes;
-// With fewer queries packing costs more than it saves.
-constexpr std::size_t few_queries = 3;
-// Memory is then read faster than the processor foresees by itself.
+// With few queries, whose rows are not packed, memory is read faster than the processor foresees.
 constexpr std::size_t bytes_ahead = 8 * 1024;
 
 inline std::size_t smaller(std::size_t a, std::size_t b) noexcept { return a < b ? a : b; }

@@ -14,6 +14,9 @@ struct Half {
     std::uint16_t bits;
 };
 
+// So few use what they are compared with so seldom that to prepare it costs more than it saves.
+constexpr std::size_t few_queries = 3;
+
 template <class Similarity>
 struct Entry {
     Similarity similarity;

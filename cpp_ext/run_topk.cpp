@@ -12,7 +12,6 @@ namespace {
 constexpr std::size_t most_queries_at_once = 1024;    // packing is repeated per group of queries
 // Listed rows are copied into a block, which few queries use once. A small one fits L1, and there is
 // room for it: for a quarter of a megabyte the system is asked in every call anew, page by page.
-constexpr std::size_t few_queries = 3;
 constexpr std::size_t listed_block_bytes = 24 * 1024;
 constexpr std::size_t most_heap_entries = 4'000'000;  // over all threads, 64 MB
 

@@ -237,7 +237,7 @@ def _pieces(values: Iterable[bytes], *, first: int = _PIECE_BYTES) -> Iterator[l
     size, limit = 0, first
     step = _PIECE_BYTES - WINDOW_BYTES + 1
     for value in values:
-        if len(value) <= _PIECE_BYTES:
+        if len(value) <= _PIECE_BYTES:  # as nearly all are, of which there may be many
             parts = [value]
         else:
             starts = range(0, len(value) - WINDOW_BYTES + 1, step)
