@@ -598,7 +598,11 @@ class Refusing(milvus_pb2_grpc.MilvusServiceServicer):
 
     version = ""
 
+    def __init__(self):
+        self.peers = []
+
     def Connect(self, request, context):
+        self.peers.append(context.peer())
         if not self.version:
             context.abort(
                 grpc.StatusCode.UNAUTHENTICATED,
@@ -630,6 +634,21 @@ def test_a_wrong_password_is_said_and_not_shown(refusing, capfd):
         MilvusTable(f"milvus://me:{QUOTED}@127.0.0.1:{refusing.port}", timeout_seconds=5)
     shown = str(caught.value) + repr(caught.value) + "".join(capfd.readouterr())
     assert SECRET not in shown
+
+
+def test_connections_share_nothing_that_a_server_could_end_for_all(refusing):
+    refusing.version = "v2.5.0"
+    connections = [
+        MilvusConnection(
+            parse_address(f"milvus://127.0.0.1:{refusing.port}"),
+            read_only=False,
+            timeout_seconds=5,
+        )
+        for _ in range(2)
+    ]
+    assert len(set(refusing.peers)) == 2  # ports on this side
+    for connection in connections:
+        connection.close()
 
 
 @pytest.mark.parametrize("version", ["v2.4.17", "2.3.0", "1.1"])

@@ -231,7 +231,10 @@ class MilvusConnection:
                     token=f"{address.user}:{address.password}" if address.user else "",
                     db_name=address.database,
                     timeout=self._timeout_seconds,
+                    # Nothing shared with other connections of this process: where a server has
+                    # sent one of them away, gRPC would let this one wait or fail with it.
                     dedicated=True,
+                    grpc_options={"grpc.use_local_subchannel_pool": 1},
                 )
                 self._check_version(self._client.get_server_version())
                 for collection in self._loaded:  # a server may forget that when it starts anew
@@ -352,6 +355,8 @@ class _ServedFile:
             options=[
                 ("grpc.max_receive_message_length", -1),
                 ("grpc.max_send_message_length", -1),
+                # pymilvus pings every ten seconds, which gRPC would take for abuse, and hang up.
+                ("grpc.http2.max_ping_strikes", 0),
             ],
         )
         milvus_pb2_grpc.add_MilvusServiceServicer_to_server(
