@@ -3,18 +3,20 @@
     python benchmarks/bench_readout.py DATA [--limit 400] [--out TABLE]
 
 Every readout is fitted on the same procedural images and measured by k-NN top-1 (k = 20) on real
-ones. The second table does the same for patch tokens: what a whitening of them, fitted on
-procedural patches, changes in k-NN segmentation.
+ones; some read the tokens of earlier blocks too, after the final norm. The second table does the
+same for patch tokens: what a whitening of them, fitted on procedural patches, changes in k-NN
+segmentation.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import click
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -33,28 +35,85 @@ from procmem_pretrain.vit import make_vit, statistics, statistics_blocks
 
 CHECKPOINT = Path(__file__).parent.parent / "checkpoints" / "vit-tiny.safetensors"
 
-# name -> how many parts are read (class, mean, deviation, layout), each to equal variance or not,
-# dimension, ridge
-FORMS: dict[str, tuple[int, bool, int, float]] = {
-    "class token, whitened": (1, True, 192, RIDGE),
-    "class token, mean": (2, False, 384, RIDGE),
-    "class token, mean, deviation": (3, False, 384, RIDGE),
-    "... and layout": (4, False, 384, RIDGE),
-    "**... and layout, equal variances**": (4, True, 384, RIDGE),
-    "the same, 256 kept": (4, True, 256, RIDGE),
-    "the same, 128 kept": (4, True, 128, RIDGE),
-    "the same, ridge 0.001": (4, True, 384, 0.001),
-    "the same, ridge 0.1": (4, True, 384, 0.1),
+# Blocks of twelve after which tokens are read.
+AFTER = (3, 6, 9, 12)
+LAST = AFTER[-1]
+
+# name -> after which blocks how many parts are read (class, mean, deviation, layout), each to equal
+# variance or not, dimension, ridge
+FORMS: dict[str, tuple[Mapping[int, int], bool, int, float]] = {
+    "class token, whitened": ({LAST: 1}, True, 192, RIDGE),
+    "class token, mean": ({LAST: 2}, False, 384, RIDGE),
+    "class token, mean, deviation": ({LAST: 3}, False, 384, RIDGE),
+    "... and layout": ({LAST: 4}, False, 384, RIDGE),
+    "**... and layout, equal variances**": ({LAST: 4}, True, 384, RIDGE),
+    "the same, 256 kept": ({LAST: 4}, True, 256, RIDGE),
+    "the same, 128 kept": ({LAST: 4}, True, 128, RIDGE),
+    "the same, ridge 0.001": ({LAST: 4}, True, 384, 0.001),
+    "the same, ridge 0.1": ({LAST: 4}, True, 384, 0.1),
+    "the same, after 9 blocks": ({9: 4}, True, 384, RIDGE),
+    "the same, after 6 blocks": ({6: 4}, True, 384, RIDGE),
+    "the same, after 3 blocks": ({3: 4}, True, 384, RIDGE),
+    "the same, after 12 and 6 blocks": ({12: 4, 6: 4}, True, 384, RIDGE),
+    "the same, and without the layout after 9": ({12: 4, 9: 3}, True, 384, RIDGE),
+    "the same, and without the layout after 9, 6, 3": ({12: 4, 9: 3, 6: 3, 3: 3}, True, 384, RIDGE),
 }
 
 _PATCH_SIDE = 224
+
+
+class Layers:
+    """A transformer whose tokens are those after several of its blocks, side by side.
+
+    Args:
+        vit: of twelve blocks.
+
+    `forward_features` gives (B, 1 + h * w, P * len(AFTER)).
+    """
+
+    num_prefix_tokens = 1
+
+    def __init__(self, vit: Any) -> None:
+        self.vit = vit
+        self.width = int(vit.embed_dim)
+
+    def eval(self) -> Layers:
+        """As a transformer's."""
+        self.vit.eval()
+        return self
+
+    def forward_features(self, images: Tensor) -> Tensor:
+        """See the class."""
+        found = self.vit.forward_intermediates(
+            images,
+            indices=[block - 1 for block in AFTER],
+            norm=True,
+            output_fmt="NLC",
+            return_prefix_tokens=True,
+            intermediates_only=True,
+        )
+        return torch.cat([torch.cat([first, patches], dim=1) for patches, first in found], dim=2)
+
+    def columns(self, form: Mapping[int, int]) -> list[npt.NDArray[np.intp]]:
+        """Where the parts that a form reads stand in `statistics` of the tokens, part by part."""
+        wide = self.width * len(AFTER)
+        found, start = [], 0
+        for part, size in enumerate(statistics_blocks(wide)):
+            places = np.arange(start, start + size).reshape(-1, len(AFTER), self.width)
+            found += [
+                places[:, AFTER.index(block)].ravel()
+                for block, parts in form.items()
+                if part < parts
+            ]
+            start += size
+        return found
 
 
 def readings(
     perceiver: Perceiver, fitted_on: Tensor, sets: Sequence[ClassificationSet], limit: int
 ) -> dict[str, list[float]]:
     """Name of the form -> k-NN top-1 of every set, percent."""
-    blocks = statistics_blocks(int(perceiver.vit.embed_dim))
+    layers = perceiver.vit
     seen = []
     for data in sets:
         memory, query = data.memory.first(limit), data.query.first(limit)
@@ -67,17 +126,19 @@ def readings(
             for memory, labels, query, wanted in seen
         ]
 
-    scores = {"class token": measure(lambda rows: rows[:, : blocks[0]])}
-    for name, (parts, equal, dimension, ridge) in FORMS.items():
-        width = sum(blocks[:parts])
+    token = layers.columns({LAST: 1})[0]
+    scores = {"class token": measure(lambda rows: rows[:, token])}
+    for name, (form, equal, dimension, ridge) in FORMS.items():
+        parts = layers.columns(form)
+        read = np.concatenate(parts)
         weight, bias = fit_readout(
-            fitted_on[:, :width],
-            dimension=min(dimension, width),
-            blocks=blocks[:parts] if equal else (width,),
+            fitted_on[:, read],
+            dimension=min(dimension, len(read)),
+            blocks=[len(part) for part in parts] if equal else (len(read),),
             ridge=ridge,
         )
         w, b = weight.numpy(), bias.numpy()
-        scores[name] = measure(lambda rows, w=w, b=b: rows[:, : w.shape[1]] @ w.T + b)
+        scores[name] = measure(lambda rows, r=read, w=w, b=b: rows[:, r] @ w.T + b)
     return scores
 
 
@@ -135,18 +196,19 @@ def main(data: Path, limit: int, scenes: int, out: Path | None) -> None:
     trained = make_vit(manifest.name, root_seed=0)
     trained.load_state_dict(shipped.vit.state_dict())
     for weights, vit in (("trained", trained.eval()), ("random", random.eval())):
-        perceiver = Perceiver(vit, None)
-        tokens = list(procedural_tokens(vit, BASELINE))
-        features = torch.cat([statistics(part, (14, 14)) for part in tokens])
-        for name, scores in readings(perceiver, features, sets, limit).items():
+        layers = Layers(vit)
+        rows_of, tokens = [], []
+        for part in procedural_tokens(layers, BASELINE):
+            rows_of.append(statistics(part, (14, 14)))
+            tokens.append(part[:, 1::7, -layers.width :].flatten(0, 1))
+        features = torch.cat(rows_of)
+        for name, scores in readings(Perceiver(layers, None), features, sets, limit).items():
             cells = " | ".join(f"{score:.1f}" for score in scores)
             lines.append(f"| {weights} | {name} | {cells} | {np.mean(scores):.1f} |")
             click.echo(lines[-1], err=True)
         if masked is not None:
-            of_patches = torch.cat([part[:, 1::7].flatten(0, 1) for part in tokens])
-            for name, three in patch_readings(
-                perceiver.patches, of_patches, masked, scenes
-            ).items():
+            patches = Perceiver(vit, None).patches
+            for name, three in patch_readings(patches, torch.cat(tokens), masked, scenes).items():
                 rows.append(
                     f"| {weights} | {name} | " + " | ".join(f"{v:.1f}" for v in three) + " |"
                 )

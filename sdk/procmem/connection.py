@@ -5,7 +5,9 @@ process only, on the file that the path names at the beginning of the call, with
 turned into ours.
 
 Promises: no read is kept open between calls; a read-only connection writes nothing; the writer
-refuses a file that somebody put in place of its own; a child that was forked is refused.
+refuses a file that somebody put in place of its own; a child that was forked is refused, and a call
+from within a transaction. A call that an exception ends at any moment, Ctrl-C too, leaves a
+connection that goes on with the next one.
 """
 
 from __future__ import annotations
@@ -28,6 +30,8 @@ from procmem.seal import KeyPlace, fingerprint
 # Of every ledger that is written.
 _WRITING = ("journal_mode=TRUNCATE", "synchronous=EXTRA", "secure_delete=ON")
 
+_BESIDE = "beside"  # and a number: the schema of a further ledger in a transaction
+
 _T = TypeVar("_T")
 
 
@@ -45,7 +49,8 @@ class Connection:
         mutex: held during each call; may be held over several.
         head: what the ledger says of itself, once it was opened.
         form: how items stand in its rows, once it was opened.
-        changes: openings and commits so far.
+        changes: openings and commits so far. Counted before a commit, not after it: where a call
+            ends in between, the number says too much and never too little.
     """
 
     head: Head
@@ -68,6 +73,9 @@ class Connection:
         self._process = os.getpid()
         self._open: sqlite3.Connection | None = None
         self._identity = (0, 0)  # device and inode of the file that is open
+        self._within = False  # a transaction of ours, see `check_alone`
+        self._replacing = False
+        self._attached = False  # a transaction's further ledgers
         self._closed = False
 
     # ---- calls
@@ -83,6 +91,20 @@ class Connection:
         if self._closed:
             raise VaultClosedError(f"{self.ledger.parent} is closed; open it again")
 
+    def check_alone(self) -> None:
+        """Raises in a call that came out of a transaction, and waits for those of other threads.
+
+        What is called back while one goes on (`progress=`, an iterator that gives records) would
+        otherwise end it half-way, or see what may never be.
+        """
+        with self.mutex:
+            if self._within and self._open is not None and self._open.in_transaction:
+                raise VaultError(
+                    f"{self.ledger.parent} is in the middle of another call, which this one was "
+                    "made from (from progress=, or from an iterator that gives records or images); "
+                    "call when that has returned"
+                )
+
     @property
     def is_foreign(self) -> bool:
         """True in a forked child, which must touch nothing: it shares the parent's files."""
@@ -96,14 +118,29 @@ class Connection:
         """The result of several queries on one state of the ledger."""
 
         def within(connection: sqlite3.Connection) -> _T:
-            connection.execute("BEGIN")
-            try:
-                return work(connection)
+            try:  # two of them: what interrupts the inner `finally` leaves the outer one to be run
+                try:
+                    self._within = True
+                    connection.execute("BEGIN")
+                    return work(connection)
+                finally:
+                    self._end_what_was_left(connection)
             finally:
-                if connection.in_transaction:
-                    connection.execute("ROLLBACK")
+                self._within = False
 
-        return self.run(within)
+        with self.mutex:
+            self.check_alone()
+            return self.run(within)
+
+    def _end_what_was_left(self, connection: sqlite3.Connection) -> None:
+        """Undoes a transaction that has not come to its end, and lets go of its ledgers."""
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        if self._attached:
+            for _, schema, _ in connection.execute("PRAGMA database_list").fetchall():
+                if schema.startswith(_BESIDE):
+                    connection.execute(f"DETACH DATABASE {schema}")
+            self._attached = False
 
     def run(self, work: Callable[[sqlite3.Connection], _T]) -> _T:
         """The result of `work` on the ledger that is current when the call begins."""
@@ -112,7 +149,7 @@ class Connection:
             while True:
                 if self._open is not None and self._replaced():
                     # Nobody but the writer may replace the ledger.
-                    if not self.read_only:
+                    if not self.read_only and not self._replacing:
                         raise VaultError(
                             f"{self.ledger} was moved, deleted or replaced by someone else "
                             "while it was open; close this memory and open it again"
@@ -121,6 +158,8 @@ class Connection:
                 with self.errors():
                     if self._open is None:
                         self._open = self._connect()
+                    elif not self._within:
+                        self._end_what_was_left(self._open)
                     try:
                         return work(self._open)
                     except sqlite3.DatabaseError:
@@ -137,28 +176,27 @@ class Connection:
                 and so on. All of them are changed or none, over a crash too (SQLite's
                 super-journal).
         """
+        self.check_alone()
         connection = self.run(lambda current: current)
-        attached: list[str] = []
         with self.errors():
-            try:
-                for at, other in enumerate(along):
-                    uri = f"{other.ledger.as_uri()}?mode=rw"
-                    connection.execute(f"ATTACH DATABASE ? AS beside{at}", (uri,))
-                    attached.append(f"beside{at}")
-                    for pragma in _WRITING:
-                        connection.execute(f"PRAGMA beside{at}.{pragma}")
-                connection.execute("BEGIN IMMEDIATE")
-                yield connection
-                connection.execute("COMMIT")
-            except BaseException:
-                if connection.in_transaction:
-                    connection.execute("ROLLBACK")
-                raise
+            try:  # see `snapshot`
+                try:
+                    self._within = True
+                    self._attached = bool(along)
+                    for at, other in enumerate(along):
+                        uri = f"{other.ledger.as_uri()}?mode=rw"
+                        connection.execute(f"ATTACH DATABASE ? AS {_BESIDE}{at}", (uri,))
+                        for pragma in _WRITING:
+                            connection.execute(f"PRAGMA {_BESIDE}{at}.{pragma}")
+                    connection.execute("BEGIN IMMEDIATE")
+                    yield connection
+                    for changed in (self, *along):
+                        changed.changes += 1
+                    connection.execute("COMMIT")
+                finally:
+                    self._end_what_was_left(connection)
             finally:
-                for schema in attached:
-                    connection.execute(f"DETACH DATABASE {schema}")
-        for changed in (self, *along):
-            changed.changes += 1
+                self._within = False
 
     @contextlib.contextmanager
     def errors(self) -> Iterator[None]:
@@ -175,9 +213,13 @@ class Connection:
 
     def disconnect(self) -> None:
         """Closes the file until the next call."""
-        if self._open is not None:
-            self._open.close()
-            self._open = None
+        left, self._open = self._open, None
+        if left is not None:
+            left.close()
+
+    def expect_replacement(self) -> None:
+        """Takes what stands in the file's place from now on for its own, until it is opened."""
+        self._replacing = True
 
     def accept_any_model(self) -> None:
         """Is bound to whatever the ledger is bound to when it is next opened."""
@@ -212,6 +254,7 @@ class Connection:
                         self.head, self.form = head, form
                         self._binding = head.binding
                         self.changes += 1
+                        self._replacing = False
                         return connection
                 except BaseException as error:
                     connection.close()

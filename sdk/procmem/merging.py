@@ -41,11 +41,24 @@ def without_revoked(records: Iterable[Record], vault: Vault, tally: Tally) -> It
 
 
 def winners(records: Iterable[Record], vault: Vault, tally: Tally) -> Iterator[Record]:
-    """The records that this vault does not hold, or holds with a content that gives way."""
+    """The records that this vault does not hold, or holds with a content that gives way.
+
+    What a migration has left under the previous model was seen otherwise, so that contents cannot
+    be compared: of two that were taught at the same time, the one of the present model stays.
+    """
     for batch in _batches(records):
-        held = {one.item.id: one for one in vault.records(record.item.id for record in batch)}
+        ids = [record.item.id for record in batch]
+        held = {one.item.id: one for one in vault.records(ids)}
+        left = {item.id: item for item in vault.erasable(ids) if item.id not in held}
         for record in batch:
             id_ = record.item.id
+            if id_ in left:
+                if record.item.added_seconds < left[id_].added_seconds:
+                    tally.kept.append(id_)
+                else:
+                    tally.replaced.append(id_)
+                    yield record
+                continue
             if id_ not in held:
                 tally.added.append(id_)
                 yield record

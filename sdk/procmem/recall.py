@@ -8,8 +8,9 @@ Not safe to use from several threads: `memory.py` holds a lock around every call
 
 from __future__ import annotations
 
+import contextlib
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 
 import numpy as np
@@ -53,11 +54,10 @@ class Recall:
         """
         state = self._vault.state()
         if self._index is None or state != self._state:
-            self.clear()  # what another process has deleted leaves this one too
+            self._drop_index()  # what another process has deleted leaves this one too
             contents = self._vault.load()
-            self._items = contents.items
+            self._items, self._state = contents.items, state
             self._index = Index(contents.items.ids.copy(), contents.buffer, self._kind)
-            self._state = state
         return self._index
 
     def bank(self) -> DenseBank:
@@ -69,55 +69,67 @@ class Recall:
         state, binding = self._vault.state(), self._vault.binding
         if self._bank is None or state != self._bank_state:
             self._drop_bank()
+            self._bank_state = state
             self._bank = self._vault.read_dense(
                 partial(gather_bank, patch=binding.patch_size, width=binding.patch_dim)
             )
-            self._bank_state = state
         return self._bank
 
-    def _drop_bank(self) -> None:
+    @contextlib.contextmanager
+    def changing(self) -> Iterator[None]:
+        """Around a change of the vault by this process, with `added` or `deleted` within.
+
+        The rows are those of the vault afterwards only if they were so before and the block came to
+        its end. In every other case, whatever ended it and at whatever line, they still count as
+        those of before: the next question reads the vault anew.
+        """
+        before = self._vault.state()
+        if self._state != before:
+            self._drop_index()
+        if self._bank_state != before:
+            self._drop_bank()
+        yield
+        after = self._vault.state()
+        if self._index is not None:
+            self._state = after
         if self._bank is not None:
-            self._bank.clear()
-        self._bank = None
+            self._bank_state = after
 
     def added(self, records: Sequence[Record]) -> None:
-        """Takes over what this process has just written."""
+        """Takes over what this process has just written; within `changing`."""
         if any(record.mask is not None for record in records):
             self._drop_bank()
-        elif self._bank is not None:
-            self._bank_state = self._vault.state()
-        if self._index is None:
+        if self._index is None or not records:
             return
-        if records:
-            ids = np.array([record.item.id for record in records], dtype=np.int64)
-            self._index.add(ids, np.stack([record.vector for record in records]))
-            self._items.insert(record.item for record in records)
-            self._outdate()
-        self._state = self._vault.state()
+        ids = np.array([record.item.id for record in records], dtype=np.int64)
+        self._index.add(ids, np.stack([record.vector for record in records]))
+        self._items.insert(record.item for record in records)
+        self._outdate()
 
     def deleted(self, ids: Iterable[int]) -> None:
-        """Drops items that this process has just deleted, and zeroes their rows."""
+        """Drops items that this process has just deleted, zeroes their rows; within `changing`."""
         self._drop_bank()
         if self._index is not None:
             self._index.remove(ids)
             self._items.remove(ids)
         self._outdate()
 
-    def purged(self) -> None:
-        """The vault's file is another one, with the same items."""
-        if self._bank is not None:
-            self._bank_state = self._vault.state()
-        if self._index is not None:
-            self._state = self._vault.state()
-
     def clear(self) -> None:
         """Zeroes the rows and forgets everything; the next call reads it again."""
         self._drop_bank()
-        if self._index is not None:
-            self._index.clear()
-        self._index = None
+        self._drop_index()
+
+    def _drop_bank(self) -> None:
+        bank, self._bank = self._bank, None
+        if bank is not None:
+            bank.clear()
+
+    def _drop_index(self) -> None:
+        index, self._index = self._index, None
         self._items = ItemColumns()
         self._outdate()
+        if index is not None:
+            index.clear()
 
     def _outdate(self) -> None:
         """Forgets what was computed from all items as they were."""

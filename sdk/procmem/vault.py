@@ -348,8 +348,9 @@ class Vault(WithBeside):
             self.close()
 
     def check_writable(self) -> None:
-        """Raises unless the vault is open for writing."""
+        """Raises unless the vault is open for writing; in the middle of a change too."""
         self._connection.check_usable()
+        self._connection.check_alone()
         if self.read_only:
             raise VaultReadOnlyError(
                 f"{self.path} was opened with read_only=True; open it without, to change it"

@@ -88,6 +88,7 @@ class LedgerWriter(LedgerReader):
         """
         connection = self._connection.run(lambda current: current)
         change = None if key is None else partial(self._rewrap, key)
+        self._connection.expect_replacement()
         replace_ledger(
             self._ledger,
             connection,

@@ -12,13 +12,14 @@ import subprocess
 import sys
 import textwrap
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from PIL import Image
 
 import procmem
-from procmem import seeing_anew
+from procmem import receive_items, seeing_anew, share_items, vault_address
 from procmem.errors import (
     EmbedderMismatchError,
     InputError,
@@ -122,8 +123,6 @@ def teach(memory, paths, **options):
 
 @pytest.fixture(autouse=True)
 def one_moment(monkeypatch):
-    from types import SimpleNamespace
-
     monkeypatch.setattr("procmem.memory.time", SimpleNamespace(time=lambda: SECONDS))
 
 
@@ -503,6 +502,34 @@ def test_an_id_that_was_left_is_in_use(vault, spoiled, key, photos):
         pytest.raises(InputError, match="id 3 is in use"),
     ):
         memory.add(photos[1], ids=3)
+
+
+@pytest.mark.parametrize("later", [-1, 0, 1])
+def test_of_what_was_left_and_what_another_shares_the_one_taught_later_stays(
+    vault, spoiled, key, photos, tmp_path, later, monkeypatch
+):
+    migrate(vault, NEW, key=key, old_model=OLD)
+    monkeypatch.setattr("procmem.memory.time", SimpleNamespace(time=lambda: SECONDS + later))
+    with (
+        opened(vault, NEW, key) as memory,
+        opened(tmp_path / "sender", NEW) as sender,
+    ):
+        sender.add(photos[1], "of another", ids=3)
+        share_items(sender, tmp_path / "bundle", to=vault_address(memory))
+        trust = vault_address(sender)
+        report = receive_items(memory, tmp_path / "bundle", trust=trust)
+        assert report.purged
+        assert not memory.stats().purge_pending
+        here = [item.label for item in memory.items() if item.id == 3]
+        left = {item.id for item in memory._vault.open_beside["previous"].items()}
+        if later < 0:
+            assert (report.kept, here) == ((3,), [])
+            assert left == set(spoiled)
+        else:
+            assert (report.replaced, here) == ((3,), ["of another"])
+            assert left == set(spoiled) - {3}
+        again = receive_items(memory, tmp_path / "bundle", trust=trust)
+        assert (again.kept if later < 0 else again.unchanged) == (3,)
 
 
 def test_what_was_left_is_changed_by_its_own_memory_only(vault, spoiled, key):

@@ -87,21 +87,23 @@ class LocalStore:
 
     def add(self, records: Iterable[Record]) -> None:
         """All or none; the rows in working memory follow if all records are at hand."""
-        self.vault.add(records)
-        if isinstance(records, Sequence):  # of others the next question reads what came
-            self.recall.added(records)
+        with self.recall.changing():
+            self.vault.add(records)
+            if isinstance(records, Sequence):
+                self.recall.added(records)
+            else:
+                self.recall.clear()  # the next question reads what came
 
     def erase(self, ids: Sequence[int], *, receipt: bool) -> ErasureReport:
         """Deleted, purged, searched for, signed."""
-        report = erase(
-            self.vault,
-            ids,
-            purge_limit=self.purge_limit,
-            receipt=receipt,
-            deleted=lambda: self.recall.deleted(ids),
-        )
-        self.recall.purged()
-        return report
+        with self.recall.changing():
+            return erase(
+                self.vault,
+                ids,
+                purge_limit=self.purge_limit,
+                receipt=receipt,
+                deleted=lambda: self.recall.deleted(ids),
+            )
 
     def held(self, ids: Iterable[int]) -> set[int]:
         """Those that are in use."""
