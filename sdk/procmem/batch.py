@@ -9,13 +9,13 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Sequence, Sized
 from datetime import datetime
-from pathlib import Path
-from typing import Any, Protocol, TypeAlias, cast
+from typing import Any, Protocol, TypeAlias, cast, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
 
 from procmem.errors import InputError
+from procmem.folder import path_of
 from procmem.image import ImageLike, is_image_like
 from procmem.manifest import Manifest
 from procmem.preprocess import View, check_image_size
@@ -26,6 +26,7 @@ MaskLike: TypeAlias = npt.ArrayLike
 Prompt: TypeAlias = "tuple[ImageLike, MaskLike]"
 
 
+@runtime_checkable
 class Perception(Protocol):
     """What a memory needs of an `Embedder`; see there for the meaning of each."""
 
@@ -87,16 +88,26 @@ def binding_of(embedder: Perception) -> Binding:
     )
 
 
-def check_embedder(embedder: Perception, image_size: object) -> None:
-    """Raises InputError if an open model is asked for another side than it has."""
+def check_embedder(embedder: object, image_size: object) -> Perception:
+    """The open model that an argument is.
+
+    Raises:
+        InputError: it is none, or is asked for another side than it has.
+    """
+    if not isinstance(embedder, Perception):
+        raise InputError(
+            f"embedder is {embedder!r:.80}, wanted an Embedder, the name of a bundled model, or "
+            "the path of an .onnx file"
+        )
     if image_size is None:
-        return
+        return embedder
     side = check_image_size(image_size, embedder.manifest.patch_size)
     if side != embedder.side:
         raise InputError(
             f"image_size is {side}, but the embedder that was given runs at {embedder.side}; "
             f"make it with Embedder(..., image_size={side})"
         )
+    return embedder
 
 
 class Column:
@@ -120,7 +131,8 @@ class Column:
         self._value = values
         if self._constant:
             return
-        if isinstance(values, (str, bytes)) or not isinstance(values, Iterable):
+        scalar = isinstance(values, np.ndarray) and not values.ndim
+        if isinstance(values, (str, bytes)) or scalar or not isinstance(values, Iterable):
             raise InputError(
                 f"{name} is {values!r:.80}, a {type(values).__name__}; wanted one per image"
             )
@@ -164,7 +176,8 @@ def seconds_between(since: datetime | None, before: datetime | None) -> tuple[fl
         before: the first moment that does not.
 
     Raises:
-        InputError: not a datetime, or `before` is not after `since`.
+        InputError: not a datetime, of a year without a count of seconds, or `before` is not after
+            `since`.
     """
     for name, value in (("since", since), ("before", before)):
         if value is not None and not isinstance(value, datetime):
@@ -172,8 +185,14 @@ def seconds_between(since: datetime | None, before: datetime | None) -> tuple[fl
                 f"{name} is {value!r:.80}, wanted a datetime, for example "
                 "datetime.now() - timedelta(days=30)"
             )
-    first = float("-inf") if since is None else since.timestamp()
-    end = float("inf") if before is None else before.timestamp()
+    try:
+        first = float("-inf") if since is None else since.timestamp()
+        end = float("inf") if before is None else before.timestamp()
+    except (ValueError, OverflowError, OSError) as error:
+        raise InputError(
+            f"since ({since}) or before ({before}) is too far from now ({error}); give a year from "
+            "1970 on"
+        ) from error
     if not first < end:
         raise InputError(f"before ({before}) is not after since ({since}): no moment is between")
     return first, end
@@ -181,7 +200,15 @@ def seconds_between(since: datetime | None, before: datetime | None) -> tuple[fl
 
 def source_of(path: str | os.PathLike[str]) -> str:
     """The source that `add` gives to an image at a path: absolute, without "." and ".."."""
-    return os.path.normpath(Path(path).absolute())
+    return os.path.normpath(path_of("image", path).absolute())
+
+
+def plain_ids(ids: Any) -> list[int]:
+    """One id or several, as Python ints; raises InputError if one is none, see `plain_id`."""
+    single = isinstance(ids, (str, bytes)) or not isinstance(ids, Iterable)
+    if isinstance(ids, np.ndarray) and not ids.ndim:
+        ids, single = ids[()], True
+    return [plain_id(id_) for id_ in ([ids] if single else ids)]
 
 
 def plain_id(id_: Any) -> int:

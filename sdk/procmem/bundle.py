@@ -25,16 +25,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from procmem.address import read_addresses
-from procmem.batch import plain_id
+from procmem.batch import plain_ids
 from procmem.errors import (
     EmbedderMismatchError,
     ExchangeFormatError,
     InputError,
+    ItemNotFoundError,
     SharingError,
     VaultError,
 )
 from procmem.exchange import metadata_of
-from procmem.folder import not_held
 from procmem.key import read_key
 from procmem.memory import VisualMemory
 from procmem.merging import Tally, winners, without_revoked
@@ -223,11 +223,13 @@ def _chosen(memory: VisualMemory, ids: int | Iterable[int] | None, label: str | 
         return [item.id for item in memory.plan_delete(label=label)]
     if ids is None:
         return held
-    several = list(ids) if isinstance(ids, Iterable) else [ids]
-    chosen = sorted({plain_id(id_) for id_ in several})
+    chosen = sorted(set(plain_ids(ids)))
     missing = sorted(set(chosen).difference(held))
     if missing:
-        raise not_held(memory.path, missing)
+        raise ItemNotFoundError(
+            f"{memory.place} holds no item with id {missing[0]} (and {len(missing) - 1} more); "
+            "nothing was shared"
+        )
     return chosen
 
 

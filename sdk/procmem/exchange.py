@@ -18,6 +18,7 @@ contents. Both keep some megabytes in RAM at a time, whatever the size of the me
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import hashlib
 import json
 import os
@@ -27,7 +28,7 @@ from itertools import islice
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
-from procmem.batch import plain_id
+from procmem.batch import plain_ids
 from procmem.errors import (
     ExchangeFormatError,
     InputError,
@@ -85,7 +86,7 @@ def export_items(
     memory: VisualMemory,
     path: str | os.PathLike[str],
     *,
-    ids: Iterable[int] | None = None,
+    ids: int | Iterable[int] | None = None,
     progress: Progress | None = None,
 ) -> int:
     """Writes items with their vectors, patches and masks to a new file.
@@ -95,7 +96,7 @@ def export_items(
     Args:
         memory: may be open for reading only.
         path: ends in ".parquet" (needs pip install 'procmem[parquet]') or ".safetensors".
-        ids: of the items; None for all.
+        ids: one or several; None for all.
         progress: called after every few items with (done, total).
 
     Returns:
@@ -114,7 +115,7 @@ def export_items(
     store = memory._store
     state = store.state()
     held = store.ids()
-    chosen = held if ids is None else sorted({plain_id(id_) for id_ in ids})
+    chosen = held if ids is None else sorted(set(plain_ids(ids)))
     missing = sorted(set(chosen).difference(held)) if ids is not None else []
     if missing:
         raise ItemNotFoundError(
@@ -179,7 +180,8 @@ def import_items(
             reader = _open_reader(form, file)
         binding = _checked_binding(reader.metadata, source)
         check_binding(source, binding, memory._store.binding)
-        if binding != memory._store.binding:
+        own = memory._store.binding
+        if dataclasses.replace(binding, name=own.name) != own:
             raise _broken(source, "the model's sizes are not those of the model that it names")
         with _reading(source):
             total = reader.open(binding)

@@ -7,11 +7,13 @@ opens or changes a file.
 from __future__ import annotations
 
 import errno
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
 from procmem.errors import (
     EmbedderMismatchError,
+    InputError,
     ItemNotFoundError,
     VaultError,
     VaultFormatError,
@@ -28,6 +30,20 @@ TEMPORARY_KEY = "KEY.tmp"
 REVOKED = "REVOKED"  # likewise
 TEMPORARY_REVOKED = "REVOKED.tmp"
 LEFTOVERS = (TEMPORARY, f"{TEMPORARY}-journal", RETIRED, TEMPORARY_KEY, TEMPORARY_REVOKED)
+
+
+def path_of(name: str, value: object) -> Path:
+    """The path that an argument is; raises InputError if it can be none.
+
+    Args:
+        name: of the argument, for the message.
+        value: a text, or what stands for a path.
+    """
+    if isinstance(value, (str, os.PathLike)):
+        text = os.fsdecode(value)
+        if text and "\0" not in text:
+            return Path(text)
+    raise InputError(f"{name} is {value!r:.80}, wanted a path without null characters")
 
 
 def holds_vault(path: Path) -> bool:

@@ -10,9 +10,11 @@ from collections.abc import Iterable
 from datetime import datetime
 from typing import cast
 
-from procmem.batch import plain_id, seconds_between, source_of
+import numpy as np
+
+from procmem.batch import plain_ids, seconds_between, source_of
 from procmem.errors import InputError, ItemNotFoundError
-from procmem.folder import not_held
+from procmem.folder import not_held, path_of
 from procmem.image import ImageLike
 from procmem.opening import OpenMemory
 from procmem.record import Item
@@ -41,7 +43,8 @@ class Forgetting(OpenMemory):
                 it is from here, made absolute as `add` does.
             similar_to: all items at least `min_similarity` like this image; maybe none. Not those
                 that a migration has left under the previous model, which sees otherwise.
-            min_similarity: in [-1, 1].
+            min_similarity: in [-1, 1]. Of a taught image with itself it is 1 but for the rounding
+                of what is stored: 0.999 finds it, 1 may not.
             added_before: all items that were added before this moment, to the second; maybe none.
                 One without a time zone is in local time. `datetime.now() - timedelta(days=30)`
                 keeps what was taught in the last 30 days.
@@ -80,7 +83,8 @@ class Forgetting(OpenMemory):
         if label is not None:
             chosen = tuple(item for item in items if item.label == label)
         else:
-            text = os.fspath(cast("str | os.PathLike[str]", source))
+            path_of("source", source)
+            text = os.fsdecode(cast("str | os.PathLike[str]", source))
             chosen = tuple(item for item in items if item.source == text)
             if not chosen:
                 chosen = tuple(item for item in items if item.source == source_of(text))
@@ -138,8 +142,7 @@ class Forgetting(OpenMemory):
             return self._store.erase([item.id for item in chosen], receipt=receipt)
 
     def _by_id(self, ids: int | Iterable[int]) -> tuple[Item, ...]:
-        several = list(ids) if isinstance(ids, Iterable) else [ids]
-        wanted = {plain_id(id_) for id_ in several}
+        wanted = set(plain_ids(ids))
         chosen = tuple(self._store.erasable(wanted))
         missing = sorted(wanted.difference(item.id for item in chosen))
         if missing:
@@ -147,8 +150,10 @@ class Forgetting(OpenMemory):
         return chosen
 
     def _similar(self, image: ImageLike, min_similarity: float) -> tuple[Item, ...]:
-        if not isinstance(min_similarity, (int, float)) or not -1 <= min_similarity <= 1:
-            raise InputError(f"min_similarity is {min_similarity!r}, wanted a number in [-1, 1]")
+        least: object = min_similarity
+        number = isinstance(least, (float, int, np.floating)) and not isinstance(least, bool)
+        if not number or not -1 <= min_similarity <= 1:
+            raise InputError(f"min_similarity is {least!r:.80}, wanted a number in [-1, 1]")
         query = self._embed(image).cls[0]
         with self._lock:
-            return tuple(self._store.similar(query, min_similarity))
+            return tuple(self._store.similar(query, float(min_similarity)))

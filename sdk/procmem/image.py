@@ -144,7 +144,7 @@ def read_image_file(path: str | os.PathLike[str]) -> bytes:
     """
     name = image_name(path)
     try:
-        file = Path(path)
+        file = Path(os.fsdecode(path))
         status = file.stat()
         if stat.S_ISDIR(status.st_mode):
             raise ImageDecodeError(f"{name or '.'} is a folder, not an image; give its files")

@@ -121,7 +121,7 @@ class Manifest:
 
 def manifest_path(file: Path) -> Path:
     """The manifest's path for a model or checkpoint file: `model.onnx` -> `model.json`."""
-    return file.with_suffix(".json")
+    return file.parent / f"{file.stem}.json"  # with_suffix raises of "/" and "."
 
 
 def sha256_of_bytes(data: bytes) -> str:
@@ -190,9 +190,10 @@ def read_manifest(file: Path) -> Manifest:
     path = manifest_path(file)
     for wanted in (file, path):
         if not wanted.is_file():
+            what = "is a folder" if wanted.is_dir() else "does not exist"
             raise ModelNotFoundError(
-                f"{wanted} does not exist; a model is two files side by side, "
-                f"{file.name} and {path.name}, as procmem-export writes them"
+                f"{wanted} {what}; a model is two files side by side, {file.name or 'NAME.onnx'} "
+                f"and {path.name if file.stem else 'NAME.json'}, as procmem-export writes them"
             )
     try:
         fields = json.loads(path.read_bytes())

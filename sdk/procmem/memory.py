@@ -119,10 +119,10 @@ class VisualMemory(Asking, Forgetting):
         """
         self._check_writable()
         batch, alone = one_or_many(images)
-        if alone and masks is not None and np.ndim(cast(Any, masks)) == 2:
+        if alone and _is_mask(masks):
             masks = [cast(MaskLike, masks)]
         if alone and isinstance(ids, (int, np.integer)):
-            ids = [int(ids)]
+            ids = [ids]
         total = len(batch) if isinstance(batch, Sized) else None
         columns = {
             "labels": Column("labels", labels, total, everywhere=(str,)),
@@ -266,3 +266,13 @@ class VisualMemory(Asking, Forgetting):
         trace: TracebackType | None,
     ) -> None:
         self.close()
+
+
+def _is_mask(masks: Any) -> bool:
+    """Whether it is one mask and not one for each of several images."""
+    try:
+        return masks is not None and np.ndim(masks) == 2
+    except ValueError as error:
+        raise InputError(
+            f"masks has rows of unequal length ({error}); wanted (H, W) class values"
+        ) from error

@@ -9,8 +9,9 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Iterable
+from numbers import Integral
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -64,6 +65,7 @@ class OpenMemory:
         self._lock = threading.RLock()
         self._closed = False
         self._device = device
+        _check_purge_limit(purge_limit)
         self._owned = embedder is None or isinstance(embedder, (str, Path))
         self._embedder: Perception | None = None
         self.read_only = read_only
@@ -77,8 +79,7 @@ class OpenMemory:
                     "a new one first (`procmem add PHOTOS`)"
                 )
             if named is None and embedder is not None:
-                self._embedder = cast(Perception, embedder)
-                check_embedder(self._embedder, image_size)
+                self._embedder = check_embedder(embedder, image_size)
             elif create and not read_only and not found.exists():
                 self._embedder = Embedder(
                     DEFAULT_MODEL if named is None else named, image_size=image_size, device=device
@@ -220,3 +221,8 @@ class OpenMemory:
         if self._owned and self._embedder is not None:
             self._embedder.close()
         self._embedder = None
+
+
+def _check_purge_limit(limit: object) -> None:
+    if isinstance(limit, bool) or not isinstance(limit, Integral) or limit < 0:
+        raise InputError(f"purge_limit is {limit!r:.80}, wanted a whole number of items, 0 or more")

@@ -30,6 +30,7 @@ from pathlib import Path
 from typing import Any
 
 from procmem.errors import InputError, ReceiptError
+from procmem.folder import path_of
 from procmem.key import VaultKey
 from procmem.manifest import write_bytes_atomically
 from procmem.merkle import HASH_BYTES, Tree, leaf_hash, root_from, root_of_nothing
@@ -233,6 +234,11 @@ def check_receipt(receipt: Receipt, *, public_key: bytes | None = None) -> tuple
         InputError: `public_key` is not 32 bytes.
         ImportError: the package `cryptography` is missing.
     """
+    if public_key is not None and not isinstance(public_key, bytes):
+        raise InputError(
+            f"public_key is {public_key!r:.80}, wanted {_PUBLIC_KEY_BYTES} bytes: bytes.fromhex of "
+            "what `procmem stats` shows"
+        )
     if public_key is not None and len(public_key) != _PUBLIC_KEY_BYTES:
         raise InputError(
             f"public_key has {len(public_key)} bytes, wanted {_PUBLIC_KEY_BYTES}: give the key "
@@ -278,10 +284,11 @@ def write_receipt(receipt: Receipt, path: str | Path) -> None:
     """Writes a receipt to a file, whole or not at all.
 
     Raises:
+        InputError: no path.
         ReceiptError: it cannot be written there.
     """
     try:
-        write_bytes_atomically(Path(path), receipt_text(receipt).encode())
+        write_bytes_atomically(path_of("path", path), receipt_text(receipt).encode())
     except OSError as error:
         raise ReceiptError(
             f"the receipt cannot be written to {path} ({error.strerror}); check the folder"
@@ -297,9 +304,10 @@ def read_receipt(source: str | Path | bytes) -> Receipt:
     Raises:
         ReceiptError: it cannot be read, is no receipt, is of a newer format, or is not in the one
             canonical form.
+        InputError: neither path nor bytes.
     """
     where = "the receipt" if isinstance(source, bytes) else str(source)
-    data = source if isinstance(source, bytes) else _read(Path(source))
+    data = source if isinstance(source, bytes) else _read(path_of("source", source))
     if len(data) > MAX_RECEIPT_BYTES:
         raise ReceiptError(f"{where} is larger than {MAX_RECEIPT_BYTES} bytes: not a receipt")
     try:

@@ -28,7 +28,7 @@ from typing import Any
 import numpy as np
 
 from procmem.address import read_addresses
-from procmem.batch import plain_id
+from procmem.batch import plain_ids
 from procmem.bundle import reading
 from procmem.errors import InputError, ReceiptError, UntrustedSignerError
 from procmem.image import ImageLike
@@ -119,8 +119,7 @@ def revoke(
             "added_before": added_before,
         }
         if ids is not None:
-            several = ids if isinstance(ids, Iterable) else [ids]
-            named = {plain_id(id_) for id_ in several}
+            named = set(plain_ids(ids))
             again = memory._vault.revoked.among(named)
             wanted |= again
             ids = sorted(named - again)

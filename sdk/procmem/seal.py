@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from procmem.errors import MissingExtraError, VaultKeyError
+from procmem.folder import path_of
 from procmem.manifest import sync_folder
 
 KEYSTORE = "keystore"
@@ -81,10 +82,13 @@ def key_place(key: str | os.PathLike[str]) -> KeyPlace:
         key: "keystore", or the path of a key file.
 
     Raises:
+        InputError: neither.
         MissingExtraError: "keystore" without the package keyring.
         VaultKeyError: "keystore", and the system has none.
     """
-    return Keystore() if key == KEYSTORE else KeyFile(Path(key))
+    if isinstance(key, str) and key == KEYSTORE:
+        return Keystore()
+    return KeyFile(path_of("key", key))
 
 
 class KeyFile:

@@ -82,7 +82,7 @@ def teach(
     rest = iter(found)
     while step := list(islice(rest, AT_ONCE)):
         new = [photo for photo in step if str(photo.path) not in known]
-        labels = [(label or photo.label) if labelled else None for photo in new]
+        labels = [(photo.label if label is None else label) if labelled else None for photo in new]
         taught = dict(zip(new, _teach(memory, new, labels, folder), strict=True))
         for photo in step:
             yield taught.get(photo, Taught(photo, None, None))

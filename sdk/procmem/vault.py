@@ -113,6 +113,7 @@ class Vault(WithBeside):
         self.read_only = read_only
         if not read_only:
             check_not_beside(self.path)
+        self._made_folder = False
         self._marker = self.path / "PURGE_PENDING"
         self._key_place = None if key is None else key_place(key)
         self._lock: WriterLock | None = None
@@ -145,6 +146,7 @@ class Vault(WithBeside):
                 self.purge()
         except BaseException as error:
             self.close()
+            self._leave_no_empty_folder()
             if isinstance(error, OSError) and not isinstance(error, VaultError):
                 raise folder_error(error, self.path) from error
             raise
@@ -361,6 +363,7 @@ class Vault(WithBeside):
     def _open_for_writing(self, binding: Binding | None) -> None:
         if not self.path.exists():
             self.path.mkdir(mode=0o700, parents=True)
+            self._made_folder = True
             sync_folder(self.path.parent)
         self._lock = WriterLock(self.path / "LOCK")
         if not self._ledger.exists() and self._has_key_to_a_new_ledger():
@@ -371,6 +374,12 @@ class Vault(WithBeside):
         elif binding is not None:
             self.path.chmod(0o700)
             self._make(binding)
+
+    def _leave_no_empty_folder(self) -> None:
+        """Removes a folder that was made for a vault that could not be made in it."""
+        if self._made_folder and [*self.path.iterdir()] == [self.path / "LOCK"]:
+            (self.path / "LOCK").unlink()
+            self.path.rmdir()
 
     def _make(self, binding: Binding) -> None:
         new = self.path / TEMPORARY
@@ -384,7 +393,11 @@ class Vault(WithBeside):
                 seal = Seal(secrets.token_hex(16), fingerprint(key))
                 write_ledger(new, Head(binding, seal), SealedRows(key, binding.sha256))
                 # Where a crash after this leaves both, the next opening goes on with them.
-                self._key_place.create(seal.id, key)
+                try:
+                    self._key_place.create(seal.id, key)
+                except VaultKeyError:
+                    new.unlink()
+                    raise
         self._take_new_ledger()
 
     def _take_new_ledger(self) -> None:

@@ -461,7 +461,7 @@ def test_delete_of_the_unknown_deletes_nothing(taught, selector, message):
     [
         ({}, "nothing given"),
         ({"ids": 1, "label": "cat"}, "ids and label given"),
-        ({"ids": "cat"}, "id is 'c'"),
+        ({"ids": "cat"}, "id is 'cat'"),
         ({"ids": 0}, "id is 0"),
         ({"similar_to": CAT, "min_similarity": 1.5}, "min_similarity is 1.5"),
         ({"similar_to": CAT, "min_similarity": float("nan")}, "min_similarity is nan"),

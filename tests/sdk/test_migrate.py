@@ -867,7 +867,7 @@ def test_a_bundle_brings_what_was_left_behind_under_the_new_model(
         record = Record(Item(id_, "brought", None, SECONDS + 1), vector)
         bundle, sender = shared_with(tmp_path, NEW, [record], procmem.vault_address(memory))
         report = procmem.receive_items(memory, bundle, trust=sender)
-        assert report.added == (id_,)
+        assert (report.replaced, report.purged) == ((id_,), True)
         assert memory._vault.open_beside["previous"].ids() == left[1:]
         assert [item.label for item in memory._vault.items([id_])] == ["brought"]
         assert memory.verify().ok

@@ -15,6 +15,13 @@ if TYPE_CHECKING:
     from procmem.record import Item
 
 _ROWS_SHOWN = 20
+_MAX_DAYS = 365_000  # a thousand years: a date can be that far back
+
+
+def _check_days(_: click.Context, parameter: click.Parameter, days: float | None) -> float | None:
+    if days is not None and not 0 <= days <= _MAX_DAYS:  # not a number too
+        raise click.BadParameter(f"{days} is not in the range 0<=x<={_MAX_DAYS}.", param=parameter)
+    return days
 
 
 @click.command(short_help="Forget items, exactly.")
@@ -32,11 +39,12 @@ _ROWS_SHOWN = 20
     type=click.FloatRange(-1, 1),
     default=0.9,
     show_default=True,
-    help="For --similar-to: cosine; 1 is the same.",
+    help="For --similar-to: cosine; of a taught image with itself at least 0.999.",
 )
 @click.option(
     "--older-than",
-    type=click.FloatRange(min=0),
+    type=float,
+    callback=_check_days,
     metavar="DAYS",
     help="Everything that was taught more than so many days ago.",
 )

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Literal, Protocol
 
 from procmem.errors import InputError
-from procmem.folder import holds_vault
+from procmem.folder import holds_vault, path_of
 from procmem.index import IndexKind
 from procmem.record import Binding
 from procmem.stores.address import scheme_of
@@ -79,15 +79,15 @@ class Found(Protocol):
 class _Folder:
     """A vault of this device."""
 
-    path: str | os.PathLike[str]
+    path: Path
     options: StoreOptions
 
     @property
     def place(self) -> str:
-        return str(Path(self.path).absolute())
+        return str(self.path.absolute())
 
     def exists(self) -> bool:
-        return holds_vault(Path(self.path).absolute())
+        return holds_vault(self.path.absolute())
 
     def open(self, binding: Binding | None) -> Store:
         options = self.options
@@ -146,11 +146,11 @@ def find_store(path: str | os.PathLike[str], options: StoreOptions) -> Found:
     """The place that a path or address names; nothing is opened yet.
 
     Raises:
-        InputError: an address of an unknown kind, or an index that no server has.
+        InputError: no path, an address of an unknown kind, or an index that no server has.
     """
     scheme = scheme_of(path)
     if scheme is None:
-        return _Folder(path, options)
+        return _Folder(path_of("path", path), options)
     if scheme not in _SERVERS:
         raise InputError(
             f"{scheme}:// begins no address of a memory; give a folder, or an address that "
