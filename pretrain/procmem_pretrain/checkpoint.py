@@ -115,6 +115,20 @@ def latest(folder: Path) -> Path | None:
     return max(complete, default=None, key=lambda p: p.name)
 
 
+def check_no_orphan(folder: Path) -> None:
+    """Raises CheckpointError if weights of a later step than the first lie there alone.
+
+    Alone are those of the first step if its writing was interrupted; later ones never are, unless
+    somebody took their manifest.
+    """
+    for path in sorted(folder.glob("step-*.safetensors")):
+        if path.stem.removeprefix("step-").strip("0"):
+            raise CheckpointError(
+                f"{path} has no manifest beside it, {manifest_path(path).name}, without which the "
+                "run cannot go on; bring that back, or name a new folder"
+            )
+
+
 def remove_older(folder: Path, newest: Path) -> None:
     """Deletes all checkpoints of a run but the newest."""
     for path in folder.glob("step-*.safetensors"):

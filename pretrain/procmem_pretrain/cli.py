@@ -170,10 +170,15 @@ def sheet(
     **named: Any,
 ) -> None:
     """Draws a contact sheet: many images in one picture; with --process all, a row for each."""
+    from PIL import Image
+
     from procmem_pretrain.processes import PROCESSES
     from procmem_pretrain.sheet import contact_sheet, labelled_rows
     from procmem_pretrain.stream import ImageStream
 
+    if out.suffix.lower() not in Image.registered_extensions():
+        raise InputError(f"output is {out}, wanted a picture's name, for example sheet.png")
+    _check_target(out, force=True)
     rows = []
     for name in PROCESSES if process == "all" else (process,):
         # So many programs that two images of one are rare, and none where nothing is mixed.
@@ -206,10 +211,13 @@ def sheet(
 @click.option("--n", "count", default=20_000, show_default=True, help="How many are accepted.")
 @click.option("--workers", default=1, show_default=True, help="Processes that probe programs.")
 @click.option("--out", type=click.Path(path_type=Path), help="File to write.")
+@click.option("--force", is_flag=True, help="Replace a file of that name.")
 @click.option(
     "--verify", type=click.Path(path_type=Path), help="Bank file, or bundled, to check instead."
 )
-def bank(seed: int, count: int, workers: int, out: Path | None, verify: Path | None) -> None:
+def bank(
+    seed: int, count: int, workers: int, out: Path | None, force: bool, verify: Path | None
+) -> None:
     """Builds a bank of accepted programs, or verifies one; an interrupted build goes on."""
     from procmem_pretrain.bank import build_bank, load_bank
 
@@ -222,6 +230,7 @@ def bank(seed: int, count: int, workers: int, out: Path | None, verify: Path | N
         click.echo(f"{len(checked)} programs, {checked.program_set_sha256}: verified")
         return
     assert out is not None
+    _check_target(out, force=force)
     with progress_bar("probing programs") as progress:
         built = build_bank(out, root_seed=seed, accepted=count, workers=workers, progress=progress)
     reasons = ", ".join(f"{len(numbers)} {reason}" for reason, numbers in built.rejected.items())
@@ -260,7 +269,8 @@ def train(context: click.Context) -> None:
 @main.command()
 @click.argument("checkpoint", type=click.Path(path_type=Path))
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="<name>.safetensors")
-def compact(checkpoint: Path, out: Path) -> None:
+@click.option("--force", is_flag=True, help="Replace a file of that name.")
+def compact(checkpoint: Path, out: Path, force: bool) -> None:
     """Keeps of a CHECKPOINT what export needs: the teacher, in float16, and a fresh readout."""
     from procmem_pretrain import checkpoint as files
     from procmem_pretrain.compact import save_compact
@@ -269,6 +279,9 @@ def compact(checkpoint: Path, out: Path) -> None:
 
     if out.suffix != ".safetensors":
         raise InputError(f"output is {out}, wanted a name that ends in .safetensors")
+    if out.exists() and checkpoint.exists() and out.samefile(checkpoint):
+        raise InputError(f"output is the checkpoint itself, {out}; give another name")
+    _check_target(out, force=force)
     manifest, model = files.load_perception(checkpoint)
     config = config_from_dict(manifest.config)
     if program_set(config.images.jobs) != manifest.origin.program_set_sha256:
@@ -369,3 +382,13 @@ def _show_step(line: StepReport) -> None:
         f"{line.images_per_second:.0f} images/s  MFU {line.mfu:.0%}{seen}",
         err=True,
     )
+
+
+def _check_target(out: Path, *, force: bool) -> None:
+    """Raises InputError, before any work, if a file cannot be written there or is in the way."""
+    if not out.absolute().parent.is_dir():
+        raise InputError(f"the folder of {out} is missing; make it first")
+    if out.is_dir():
+        raise InputError(f"{out} is a folder; give the name of a file")
+    if out.exists() and not force:
+        raise InputError(f"{out} exists; give another name, or replace it with --force")

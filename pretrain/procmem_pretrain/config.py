@@ -101,6 +101,11 @@ class TrainConfig:
             problems.append(f"batch is {self.batch}, wanted 2 or more: views are compared")
         if self.registers < 0:
             problems.append(f"registers is {self.registers}, wanted 0 or more")
+        if not 0 <= self.readout_dimension < self.readout_images:
+            problems.append(
+                f"readout_dimension is {self.readout_dimension}, wanted 0 (no readout) or less "
+                f"than readout_images, which is {self.readout_images}"
+            )
         for name in ("warmup", "decay", "momentum", "final_momentum"):
             if not 0 <= getattr(self, name) <= 1:
                 problems.append(f"{name} is {getattr(self, name)}, wanted 0 to 1")

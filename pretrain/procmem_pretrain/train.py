@@ -12,6 +12,7 @@ import logging
 import math
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -19,11 +20,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from procmem.errors import InputError, TrainingError
+from procmem.errors import TrainingError, VaultLockedError
+from procmem.lock import WriterLock
 from procmem.manifest import read_manifest
 from procmem_pretrain import distributed
 from procmem_pretrain.compact import save_compact
 from procmem_pretrain.config import TrainConfig
+from procmem_pretrain.device import torch_device
 from procmem_pretrain.health import HealthCheck, Unhealthy, Vitals
 from procmem_pretrain.interruption import Interruption
 from procmem_pretrain.objective import make_objective
@@ -80,15 +83,17 @@ def train(
 
     Raises:
         TrainingError: a third collapse, a batch that does not fit into memory, or a folder that
-            holds a run of another configuration.
+            holds a run of another configuration or that another process trains in.
         CheckpointError: the run's checkpoint or `init_from` is damaged or of another architecture.
         InputError: the device does not exist, or `init_from` does not.
         RenderError: nothing here can draw.
     """
     check_init(config, init_from)
-    with distributed.joined(_device(config.device)) as device:
+    with distributed.joined(torch_device(config.device)) as device, ExitStack() as ends:
         distributed.share(config.batch)
         folder.mkdir(parents=True, exist_ok=True)
+        if distributed.rank() == 0:
+            ends.enter_context(_alone(folder))
         objective = make_objective(config).to(device).train()
         state = TrainingState(config, objective)
         if not state.resume(folder):
@@ -263,11 +268,16 @@ class _Run:
         )
 
 
-def _device(name: str) -> torch.device:
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Keeps other runs out of a folder: each would delete the other's checkpoints."""
     try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise InputError(f"device is {name!r}, wanted for example 'cpu' or 'cuda'") from error
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise InputError("device is 'cuda', but torch sees no GPU; use --device cpu")
-    return device
+        lock = WriterLock(folder / "LOCK")
+    except VaultLockedError as error:
+        raise TrainingError(
+            f"another run is training in {folder}; wait until it has ended, or name a new folder"
+        ) from error
+    try:
+        yield
+    finally:
+        lock.release()

@@ -82,10 +82,11 @@ class TrainingState:
 
         Raises:
             CheckpointError: it is damaged, or not a full checkpoint of this model.
-            TrainingError: it belongs to another configuration.
+            TrainingError: it belongs to another configuration, or was trained on other programs.
         """
         path = checkpoint.latest(folder)
         if path is None:
+            checkpoint.check_no_orphan(folder)
             return False
         manifest, tensors = checkpoint.load(path)
         self._check_same_run(folder, manifest)
@@ -135,6 +136,12 @@ class TrainingState:
             raise TrainingError(
                 f"{folder} holds a run of another configuration ({changes}); "
                 "name a new folder, or use the run's own options to go on with it"
+            )
+        if program_set(self.config.images.jobs) != manifest.origin.program_set_sha256:
+            raise TrainingError(
+                f"{folder} holds a run on other programs: the file that names them has changed, or "
+                f"procmem has (it was {manifest.origin.code_version}); bring it back, or name a "
+                "new folder"
             )
 
     def _load(self, path: Path, manifest: Manifest, tensors: dict[str, Tensor]) -> None:

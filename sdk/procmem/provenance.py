@@ -290,7 +290,7 @@ def _link_step(
     if own.origin.trained_on_real_data and not manifest.origin.trained_on_real_data:
         problems.append("was trained on real images, the model's manifest says it was not")
     if parent:
-        problems += _contradictions(manifest, own)
+        problems += _contradictions(manifest, own, whole=link.role != "training state")
     if problems:
         return _failed(link.name, f"{short_path(link.file)} {'; '.join(problems)}")
     what = "seed, programs, steps and configuration" if parent else "ancestors"
@@ -299,8 +299,15 @@ def _link_step(
     )
 
 
-def _contradictions(manifest: Manifest, parent: Manifest) -> list[str]:
-    """In which words of its manifest a file and its parent differ, where they may not."""
+def _contradictions(manifest: Manifest, parent: Manifest, *, whole: bool) -> list[str]:
+    """In which words of its manifest a file and its parent differ, where they may not.
+
+    Args:
+        manifest: of the file.
+        parent: of its parent.
+        whole: False for a parent that has no readout yet, which decides on the width of a class
+            token.
+    """
     same = dataclasses.replace(manifest.origin, chain=())
     wanted = dataclasses.replace(parent.origin, chain=())
     pairs = {
@@ -308,7 +315,8 @@ def _contradictions(manifest: Manifest, parent: Manifest) -> list[str]:
         for field in dataclasses.fields(same)
         if field.name != "trained_on_real_data"
     }
-    for name in ("architecture", "patch_size", "cls_dim", "patch_dim", "config"):
+    names = ("architecture", "patch_size", "patch_dim", "config", *(("cls_dim",) if whole else ()))
+    for name in names:
         pairs[name] = (getattr(manifest, name), getattr(parent, name))
     differing = [name for name, (one, other) in pairs.items() if one != other]
     return [f"differs from the model's manifest in {', '.join(differing)}"] if differing else []

@@ -118,3 +118,48 @@ def test_an_unknown_process_is_one_line_and_misuse(command: str, tmp_path: Path)
     result = CliRunner().invoke(main, [*arguments, "--out", str(tmp_path / "x.png")])
     assert result.exit_code == 2
     assert "did you mean 'shaders'" in result.stderr
+
+
+def test_what_is_there_is_not_written_over(tmp_path: Path) -> None:
+    for name in ("precious.safetensors", "precious.json"):
+        (tmp_path / name).write_bytes(b"of somebody")
+    checkpoint = Path(__file__).parents[2] / "checkpoints" / "vit-tiny.safetensors"
+    for command in (
+        ["compact", str(checkpoint), "--out", str(tmp_path / "precious.safetensors")],
+        ["bank", "--n", "1", "--out", str(tmp_path / "precious.json")],
+        ["compact", str(checkpoint), "--out", str(checkpoint)],
+        ["compact", str(checkpoint), "--out", str(checkpoint), "--force"],
+        ["compact", str(checkpoint), "--out", str(tmp_path / "none" / "a.safetensors")],
+        ["sheet", "--out", str(tmp_path / "none" / "a.png")],
+        ["sheet", "--out", str(tmp_path / "a.xyz")],
+    ):
+        before = checkpoint.stat().st_mtime_ns
+        result = CliRunner().invoke(main, command)
+        assert result.exit_code == 2, (command, result.output)
+        assert (
+            "exists" in result.output
+            or "output is" in result.output
+            or ("is missing" in result.output)
+        )
+        assert checkpoint.stat().st_mtime_ns == before
+    assert {file.read_bytes() for file in tmp_path.iterdir()} == {b"of somebody"}
+
+
+def test_a_disk_that_refuses_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"of somebody")
+    result = CliRunner().invoke(main, ["train", "--folder", str(tmp_path / "file")])
+    assert result.exit_code == 1
+    assert isinstance(result.exception, SystemExit)
+    assert "error: " in result.output
+    assert (tmp_path / "file").read_bytes() == b"of somebody"
+
+
+@pytest.mark.parametrize("dimension", ["-1", "300", "100000"])
+def test_a_readout_that_cannot_be_fitted_is_told_before_training(
+    tmp_path: Path, dimension: str
+) -> None:
+    options = ["--readout-dimension", dimension, "--readout-images", "300"]
+    result = CliRunner().invoke(main, ["train", "--folder", str(tmp_path / "run"), *options])
+    assert result.exit_code == 2
+    assert f"readout_dimension is {dimension}, wanted" in result.output
+    assert not (tmp_path / "run").exists()

@@ -13,6 +13,7 @@ from torch import nn
 from procmem.errors import CheckpointError, InputError, TrainingError
 from procmem.manifest import manifest_path, read_manifest, write_manifest
 from procmem.preprocess import center_view
+from procmem.provenance import check_model
 from procmem_pretrain import checkpoint
 from procmem_pretrain.config import RECIPES, TrainConfig, config_from_dict
 from procmem_pretrain.dino import DinoConfig
@@ -343,6 +344,56 @@ def test_weights_without_a_manifest_are_the_rest_of_an_interrupted_write(
     path = train(tiny_config, tmp_path, stop_after=1)
     (tmp_path / "step-00000009.safetensors").write_bytes(b"half")
     assert checkpoint.latest(tmp_path) == path
+
+
+def test_weights_that_lost_their_manifest_are_not_begun_anew_over(
+    tiny_config: TrainConfig, tmp_path: Path
+) -> None:
+    path = train(tiny_config, tmp_path, stop_after=2)
+    manifest_path(path).rename(tmp_path / "elsewhere")
+    with pytest.raises(CheckpointError, match=r"has no manifest beside it, step-00000002\.json"):
+        train(tiny_config, tmp_path)
+    (tmp_path / "elsewhere").rename(manifest_path(path))
+    assert train(tiny_config, tmp_path, stop_after=3).name == "step-00000003.safetensors"
+
+
+def test_two_runs_in_one_folder_do_not_delete_each_others_checkpoints(
+    tiny_config: TrainConfig, tmp_path: Path
+) -> None:
+    first = train(tiny_config, tmp_path, stop_after=1)
+    tried = []
+
+    def another(_: StepReport) -> None:
+        with pytest.raises(TrainingError, match="another run is training in"):
+            train(tiny_config, tmp_path)
+        tried.append(True)
+
+    train(tiny_config, tmp_path, stop_after=2, report=another)
+    assert tried
+    assert not first.exists()
+    train(tiny_config, tmp_path, stop_after=3)
+
+
+def test_a_run_does_not_go_on_with_other_programs(
+    tiny_config: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train(tiny_config, tmp_path, stop_after=1)
+    with monkeypatch.context() as changed:
+        changed.setattr("procmem_pretrain.training_state.program_set", lambda _: "ab" * 32)
+        with pytest.raises(TrainingError, match="holds a run on other programs"):
+            train(tiny_config, tmp_path, stop_after=2)
+    train(tiny_config, tmp_path, stop_after=2)
+
+
+def test_a_finished_run_is_followed_back_to_its_training_state(
+    tiny_config: TrainConfig, tmp_path: Path
+) -> None:
+    """The training state has no readout yet, which decides how wide a class token is."""
+    path = train(tiny_config, tmp_path)
+    report = check_model(path, sample=0)
+    states = [step for step in report.steps if step.name.startswith("training state")]
+    assert [step.outcome for step in states] == ["checked"]
+    assert [step for step in report.steps if step.outcome == "failed"] == []
 
 
 def test_a_newer_checkpoint_replaces_the_older(tiny_config: TrainConfig, tmp_path: Path) -> None:

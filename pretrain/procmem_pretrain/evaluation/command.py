@@ -52,22 +52,32 @@ def evaluate(
     Writes results.md, results.json and figures into --out; run again, it goes on where it stopped.
     Real images are only measured on.
     """
+    from procmem_pretrain.device import torch_device
     from procmem_pretrain.evaluation import methods as known
     from procmem_pretrain.evaluation.datasets import find_data_sets
     from procmem_pretrain.evaluation.report import Results
     from procmem_pretrain.evaluation.similarity import generated_triplets
-    from procmem_pretrain.evaluation.suite import TASKS, Options, cells, check_tasks, run
+    from procmem_pretrain.evaluation.suite import (
+        TASKS,
+        Options,
+        cells,
+        check_names,
+        check_tasks,
+        run,
+    )
 
     options = Options(protocol, k, limit, side)
     check_tasks(tasks)
     if not checkpoints and not baselines:
         raise InputError("nothing to measure; name a --checkpoint, or leave --no-baselines away")
+    torch_device(device)
     results = Results(out)
     data_sets = list(find_data_sets(data, ignore=ignore))
     methods = [method for path in checkpoints for method in known.methods_of(path, device=device)]
     if baselines:
         methods += known.random_methods("vit-tiny", device=device)
         methods += known.descriptor_methods()
+    check_names(methods)
     if triplets and (not tasks or "2afc" in tasks):
         data_sets.append(generated_triplets(triplets))
     wanted = list(cells(data_sets, methods, options, tasks=tasks or tuple(TASKS)))

@@ -1,12 +1,14 @@
 """Folders and files that others lay out -> data sets of three kinds.
 
-First in the walk of an evaluation. Nothing is decoded here but MedMNIST's arrays; what is malformed
-is told before any model runs.
+First in the walk of an evaluation. Nothing is decoded here but MedMNIST's arrays; a malformed
+layout is told before any model runs.
 """
 
 from __future__ import annotations
 
 import csv
+import hashlib
+import math
 import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -211,7 +213,42 @@ def _recognize(path: Path, ignore: int | None) -> DataSet | None:
     return None
 
 
+def fingerprint(data: DataSet) -> str:
+    """A text that is another one if what a number depends on may be another.
+
+    These are labels, votes and indices, the contents of arrays, and of files the name, the size
+    and the time of the last change.
+    """
+    parts: list[object] = [data.name]
+    if isinstance(data, ClassificationSet):
+        for split in (data.memory, data.query, data.validation):
+            if split is not None:
+                parts += [split.labels, *map(_trace, split.images)]
+    elif isinstance(data, SegmentationSet):
+        parts += [data.ignore, sorted(data.known)]
+        for files in (data.memory, data.query):
+            parts += [len(files), *(_trace(file) for pair in files for file in pair)]
+    else:
+        for one in data.triplets:
+            parts += [one.left_share, *map(_trace, (one.reference, one.left, one.right))]
+    return hashlib.sha256(repr(parts).encode()).hexdigest()
+
+
+def _trace(image: ImageLike) -> tuple[object, ...]:
+    if isinstance(image, np.ndarray):
+        return image.shape, hashlib.sha256(image.tobytes()).hexdigest()
+    assert isinstance(image, (str, Path))
+    status = Path(image).stat()
+    return Path(image).name, status.st_size, status.st_mtime_ns
+
+
 def _labelled(folder: Path) -> Labelled:
+    for entry in sorted(folder.iterdir()):
+        if entry.is_symlink() and entry.is_dir():
+            raise InputError(
+                f"{entry} is a link to a folder, and those are not followed; put the folder there, "
+                "or links to its files"
+            )
     photos = find_labelled(folder)
     return Labelled(tuple(p.path for p in photos), tuple(p.label for p in photos))
 
@@ -233,7 +270,11 @@ def _medmnist(path: Path) -> ClassificationSet:
                 split: _medmnist_split(arrays[f"{split}_images"], arrays[f"{split}_labels"])
                 for split in ("train", "val", "test")
             }
-    except (OSError, KeyError, ValueError, IndexError, zipfile.BadZipFile) as error:
+    # An empty file is an EOFError, an .npy under another name a TypeError.
+    except (
+        *(OSError, KeyError, ValueError, IndexError, TypeError, OverflowError, EOFError),
+        zipfile.BadZipFile,
+    ) as error:
         raise InputError(
             f"{path} is no MedMNIST file ({error}); wanted train_, val_ and test_images and _labels"
         ) from error
@@ -249,7 +290,10 @@ def _medmnist_split(images: npt.NDArray[np.uint8], labels: npt.NDArray[np.int_])
     flat = np.asarray(labels).reshape(len(images), -1)
     if flat.shape[1] != 1:
         raise ValueError(f"{flat.shape[1]} labels an image: only one is evaluated")
-    return Labelled(tuple(images), tuple(str(int(label)) for label in flat[:, 0]))
+    whole = [int(label) for label in flat[:, 0]]
+    if (flat[:, 0] != whole).any():
+        raise ValueError("labels that are not whole numbers")
+    return Labelled(tuple(images), tuple(map(str, whole)))
 
 
 def _segmentation(path: Path, ignore: int | None) -> SegmentationSet:
@@ -259,8 +303,8 @@ def _segmentation(path: Path, ignore: int | None) -> SegmentationSet:
         if not (path / name).is_file():
             raise InputError(f"{path} has no {name}; list the names of its images, one a line")
         files = []
-        for line in (path / name).read_text(encoding="utf-8").split():
-            stem = Path(line).stem
+        for line in filter(None, map(str.strip, _text(path / name).splitlines())):
+            stem = line if line in images else Path(line).stem
             mask = path / "masks" / f"{stem}.png"
             if stem not in images or not mask.is_file():
                 raise InputError(f"{path / name} names {line}, which has no image or no mask")
@@ -276,12 +320,19 @@ def _segmentation(path: Path, ignore: int | None) -> SegmentationSet:
     return SegmentationSet(path.name, parts[0], parts[1], ignore, frozenset({*taught, ignore}))
 
 
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8-sig")  # some editors begin a file with a mark
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path} is not UTF-8 text; save it as that") from error
+
+
 def _class_names(path: Path) -> dict[int, str]:
     """Lines "index name", or one name a line counted from 0; empty without the file."""
     names: dict[int, str] = {}
     if not path.is_file():
         return names
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines()):
+    for number, line in enumerate(_text(path).splitlines()):
         first, _, rest = line.strip().partition(" ")
         if not first:
             continue
@@ -297,20 +348,24 @@ def _class_names(path: Path) -> dict[int, str]:
 def _nights(path: Path) -> SimilaritySet:
     triplets = []
     try:
-        with (path / "data.csv").open(newline="", encoding="utf-8") as file:
+        with (path / "data.csv").open(newline="", encoding="utf-8-sig") as file:
             for row in csv.DictReader(file):
                 votes = int(float(row["votes"]))
                 if row.get("split", "test") != "test" or votes < LEAST_VOTES:
                     continue
                 left, right = float(row["left_vote"]), float(row["right_vote"])
-                if left + right == 0:
-                    raise ValueError("a triplet without a vote")
+                if not (left >= 0 and right >= 0 and 0 < left + right < math.inf):
+                    raise ValueError(f"votes of {left} and {right}")
                 reference, first, second = (
                     _picture(path / row[f"{which}_path"]) for which in ("ref", "left", "right")
                 )
                 triplets.append(Triplet(reference, first, second, left / (left + right)))
-    except (KeyError, ValueError) as error:
-        raise InputError(f"{path / 'data.csv'} is not laid out as NIGHTS ({error!r})") from error
+    except InputError:
+        raise
+    except (KeyError, ValueError, TypeError, OverflowError, csv.Error) as error:
+        raise InputError(
+            f"{path / 'data.csv'} is not laid out as NIGHTS ({error!r:.200})"
+        ) from error
     if not triplets:
         raise InputError(f"{path / 'data.csv'} has no test triplet of {LEAST_VOTES} or more votes")
     return SimilaritySet(path.name, tuple(triplets))

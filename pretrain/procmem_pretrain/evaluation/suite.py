@@ -7,6 +7,7 @@ and options takes it from there.
 from __future__ import annotations
 
 import dataclasses
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -23,6 +24,7 @@ from procmem_pretrain.evaluation.datasets import (
     MaskedImage,
     SegmentationSet,
     SimilaritySet,
+    fingerprint,
 )
 from procmem_pretrain.evaluation.methods import Method
 from procmem_pretrain.evaluation.report import Results
@@ -108,6 +110,7 @@ def cells(
     """All cells of a run, those of one method and set together."""
     suffix = f" {dataclasses.asdict(options)}"
     for data in data_sets:
+        own_suffix = f" {fingerprint(data)}{suffix}"
         for method in methods:
             if isinstance(data, ClassificationSet):
                 own = _classification(data, method, options)
@@ -117,12 +120,22 @@ def cells(
                 own = _similarity(data, method)
             for task, score in own.items():
                 if task in tasks:
-                    key = f"{method.key} {data.name} {task}{suffix}"
+                    key = f"{method.key} {data.name} {task}{own_suffix}"
                     yield Cell(task, data.name, method.name, key, score)
         if isinstance(data, SimilaritySet) and "2afc" in tasks:
             for name, measure in (("PSNR", similarity.psnr), ("SSIM", similarity.ssim)):
-                key = f"{name} {data.name}{suffix}"
+                key = f"{name} {data.name}{own_suffix}"
                 yield Cell("2afc", data.name, name, key, _pairwise(data, measure))
+
+
+def check_names(methods: Sequence[Method]) -> None:
+    """Raises InputError if two methods have one name: a table has one row for each."""
+    for name, count in Counter(method.name for method in methods).items():
+        if count > 1:
+            raise InputError(
+                f"{count} checkpoints are called {name!r}, by their folder and file; rename a "
+                "folder, or measure them one after the other"
+            )
 
 
 def run(

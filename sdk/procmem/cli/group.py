@@ -6,6 +6,7 @@ stderr.
 
 from __future__ import annotations
 
+import errno
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -19,6 +20,7 @@ from procmem.errors import (
     ItemNotFoundError,
     MissingExtraError,
     ProcmemError,
+    VaultError,
 )
 
 # Top-level modules of the optional dependencies, whose absence means that an extra is missing.
@@ -67,6 +69,12 @@ class _Reported:
                 f"pip install 'procmem[{self._extra}]'"
             )
             _fail(missing, code=1)
+        except OSError as error:
+            if error.errno == errno.EPIPE:  # whoever read has heard enough; click knows what to do
+                raise
+            place = f"{error.filename}: " if error.filename else ""
+            reason = error.strerror or str(error)
+            _fail(VaultError(f"{place}{reason}; check the path, its permissions and disk"), code=1)
         except KeyboardInterrupt:
             click.echo("stopped", err=True)
             raise SystemExit(130) from None

@@ -85,6 +85,53 @@ def test_a_second_run_measures_nothing_again(
     assert isinstance(third.exception, AssertionError)
 
 
+def test_other_data_and_another_ignored_index_are_measured_again(
+    data: Path, untrained: Path, tmp_path: Path
+) -> None:
+    options = ["--no-baselines", "--triplets", 0, "--k", 3, "--side", 64]
+
+    def scores(out: Path, *more: object) -> object:
+        result = evaluate(data, "--checkpoint", untrained, *options, *more, "--out", out)
+        assert result.exit_code == 0, result.output
+        return (out / "results.md").read_text()
+
+    tasks = ["--task", "knn", "--task", "knn-segmentation"]
+    first = scores(tmp_path / "out", *tasks)
+    query = data / "colors" / "query"
+    (query / "red").rename(query / "other")
+    (query / "green").rename(query / "red")
+    (query / "other").rename(query / "green")
+    second = scores(tmp_path / "out", *tasks)
+    assert second != first
+    assert second == scores(tmp_path / "fresh", *tasks)
+    third = scores(tmp_path / "out", *tasks, "--ignore", 0)
+    assert third == scores(tmp_path / "fresh 0", *tasks, "--ignore", 0)
+
+
+def test_two_checkpoints_of_one_name_are_told(data: Path, untrained: Path, tmp_path: Path) -> None:
+    result = evaluate(
+        data, "--checkpoint", untrained, "--checkpoint", untrained, "--no-baselines",
+        "--out", tmp_path / "out",
+    )  # fmt: skip
+    assert result.exit_code == 2
+    assert "2 checkpoints are called" in result.output
+
+
+@pytest.mark.parametrize("device", ["cuda:7", "mps", "foo"])
+def test_a_device_that_is_not_there_is_told(data: Path, tmp_path: Path, device: str) -> None:
+    result = evaluate(data, "--device", device, "--out", tmp_path / "out")
+    assert result.exit_code == 2
+    assert "device is" in result.output
+
+
+def test_a_folder_for_results_that_cannot_be_is_one_line(data: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("of somebody")
+    result = evaluate(data, "--no-baselines", "--out", tmp_path / "file")
+    assert result.exit_code in (1, 2)
+    assert result.exception is None or isinstance(result.exception, SystemExit)
+    assert (tmp_path / "file").read_text() == "of somebody"
+
+
 def test_numbers_found_before_an_interruption_are_kept(
     data: Path, untrained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -206,3 +206,72 @@ def test_two_sets_of_one_name_are_told_apart_or_refused(tmp_path: Path) -> None:
     paths = [classification(tmp_path / where / "things") for where in ("here", "there")]
     with pytest.raises(InputError, match="give each another name"):
         find_data_sets(paths)
+
+
+def test_names_with_spaces_dots_and_a_mark_at_the_beginning_are_found(tmp_path: Path) -> None:
+    for name in ("a 1", "b.2"):
+        picture(tmp_path / "images" / f"{name}.png")
+        picture(tmp_path / "masks" / f"{name}.png", mode="L", color=1)
+    (tmp_path / "train.txt").write_text("\ufeffa 1\n", encoding="utf-8")
+    (tmp_path / "val.txt").write_text("b.2\n")
+    (found,) = find_data_sets([tmp_path])
+    assert isinstance(found, SegmentationSet)
+    assert [image.stem for image, _ in (*found.memory, *found.query)] == ["a 1", "b.2"]
+
+
+def test_a_link_to_a_folder_of_a_label_is_told(tmp_path: Path) -> None:
+    classification(tmp_path / "set")
+    (tmp_path / "set" / "query" / "b").rename(tmp_path / "b")
+    (tmp_path / "set" / "query" / "b").symlink_to(tmp_path / "b")
+    with pytest.raises(InputError, match="b is a link to a folder"):
+        find_data_sets([tmp_path / "set"])
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        "0,nan,1,ref.png,left.png,right.png,6,test",
+        "0,-1,7,ref.png,left.png,right.png,6,test",
+        "0,1,0,ref.png,left.png,right.png,inf,test",
+        "0,0,0,ref.png,left.png,right.png,6,test",
+        "0,1",
+        "0," + "1" * 200_000,
+    ],
+)
+def test_votes_that_nobody_can_have_given_are_told(tmp_path: Path, row: str) -> None:
+    with pytest.raises(InputError, match="not laid out as NIGHTS"):
+        find_data_sets([nights(tmp_path, [row])])
+
+
+def test_a_picture_that_is_missing_is_told_as_that(tmp_path: Path) -> None:
+    row = "0,1,0,ref.png,left.png,none.png,6,test"
+    with pytest.raises(InputError, match=r"names .*none\.png") as caught:
+        find_data_sets([nights(tmp_path, [row])])
+    assert "laid out" not in str(caught.value)
+
+
+@pytest.mark.parametrize("content", ["nothing", "an array", "labels of inf", "labels of halves"])
+def test_files_that_are_no_medmnist_are_told(tmp_path: Path, content: str) -> None:
+    path = tmp_path / "set.npz"
+    if content == "nothing":
+        path.write_bytes(b"")
+    elif content == "an array":
+        np.save(tmp_path / "set.npy", np.zeros(3))
+        (tmp_path / "set.npy").rename(path)
+    else:
+        medmnist(path)
+        with np.load(path) as known:
+            arrays = dict(known)
+        labels = arrays["test_labels"].astype(float)
+        arrays["test_labels"] = labels + (np.inf if "inf" in content else 0.5)
+        np.savez(path, **arrays)
+    with pytest.raises(InputError, match="is no MedMNIST file"):
+        find_data_sets([path])
+
+
+@pytest.mark.parametrize("name", ["train.txt", "classes.txt"])
+def test_lists_that_are_no_text_are_told(tmp_path: Path, name: str) -> None:
+    segmentation(tmp_path)
+    (tmp_path / name).write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(InputError, match=f"{name} is not UTF-8 text"):
+        find_data_sets([tmp_path])
