@@ -37,23 +37,42 @@ class WriterLock:
     """
 
     def __init__(self, path: Path) -> None:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+        self._path = path
+        self._descriptor = self._locked()
+        # A lock on a file that was removed in the meantime keeps nobody out.
+        while not self._names_it():
+            os.close(self._descriptor)
+            self._descriptor = self._locked()
+
+    def _locked(self) -> int:
+        descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600)
         try:
             try:
                 _lock(descriptor)
             except OSError as error:
-                holder = path.read_text(encoding="ascii", errors="replace")[:20].strip()
+                holder = self._path.read_text(encoding="ascii", errors="replace")[:20].strip()
                 who = "this process" if holder == str(os.getpid()) else f"process {holder or '?'}"
                 raise VaultLockedError(
-                    f"{path.parent} is open for writing elsewhere, probably by {who}; close it "
-                    "there, or open it here with read_only=True"
+                    f"{self._path.parent} is open for writing elsewhere, probably by {who}; close "
+                    "it there, or open it here with read_only=True"
                 ) from error
             os.truncate(descriptor, 0)
             os.write(descriptor, str(os.getpid()).encode())
         except BaseException:
             os.close(descriptor)
             raise
-        self._descriptor = descriptor
+        return descriptor
+
+    def _names_it(self) -> bool:
+        try:
+            return os.path.samestat(self._path.stat(), os.fstat(self._descriptor))
+        except FileNotFoundError:
+            return False
+
+    def remove(self) -> None:
+        """Removes the file, while it is still locked; where the system refuses, it stays."""
+        with contextlib.suppress(OSError):
+            self._path.unlink()
 
     def release(self) -> None:
         """Gives the right up. Again is fine."""

@@ -145,8 +145,8 @@ class Vault(WithBeside):
                     self.delete(self.held_though_revoked())
                 self.purge()
         except BaseException as error:
-            self.close()
             self._leave_no_empty_folder()
+            self.close()
             if isinstance(error, OSError) and not isinstance(error, VaultError):
                 raise folder_error(error, self.path) from error
             raise
@@ -377,9 +377,12 @@ class Vault(WithBeside):
 
     def _leave_no_empty_folder(self) -> None:
         """Removes a folder that was made for a vault that could not be made in it."""
-        if self._made_folder and [*self.path.iterdir()] == [self.path / "LOCK"]:
-            (self.path / "LOCK").unlink()
-            self.path.rmdir()
+        if self._lock is None or not self._made_folder:
+            return
+        with contextlib.suppress(OSError):  # somebody else has begun one there, or removed it
+            if [*self.path.iterdir()] == [self.path / "LOCK"]:
+                self._lock.remove()
+                self.path.rmdir()
 
     def _make(self, binding: Binding) -> None:
         new = self.path / TEMPORARY

@@ -17,10 +17,12 @@ from procmem import (
     ItemNotFoundError,
     ModelNotFoundError,
     VaultKeyError,
+    VaultLockedError,
     VisualMemory,
     check_receipt,
     export_items,
     import_items,
+    lock,
     read_receipt,
     share_items,
     vault_address,
@@ -123,6 +125,26 @@ def test_a_key_that_cannot_be_leaves_no_vault(tmp_path, key):
         VisualMemory(tmp_path / "new", embedder=EMBEDDER, key=key)
     assert sorted(tmp_path.iterdir()) == [tmp_path / "file"]
     assert (tmp_path / "file").read_bytes() == b"of somebody"
+
+
+def test_a_lock_on_a_file_that_was_removed_in_the_meantime_is_taken_anew(tmp_path, monkeypatch):
+    """Else two could write: one on a file that has lost its name, one on the next of that name."""
+    path, removed = tmp_path / "LOCK", []
+    lock_file = lock._lock
+
+    def removed_first(descriptor):
+        lock_file(descriptor)
+        if not removed:
+            removed.append(descriptor)
+            path.unlink()
+
+    monkeypatch.setattr(lock, "_lock", removed_first)
+    held = lock.WriterLock(path)
+    with pytest.raises(VaultLockedError, match="by this process"):
+        lock.WriterLock(path)
+    held.release()
+    lock.WriterLock(path).release()
+    assert removed
 
 
 def test_a_folder_that_was_there_before_stays(tmp_path):
