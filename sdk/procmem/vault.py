@@ -25,7 +25,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import secrets
 import sqlite3
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -40,7 +39,6 @@ from procmem.errors import (
     InputError,
     VaultError,
     VaultFormatError,
-    VaultKeyError,
     VaultReadOnlyError,
 )
 from procmem.folder import (
@@ -49,22 +47,15 @@ from procmem.folder import (
     holds_vault,
     not_held,
 )
+from procmem.founding import has_key, write_first_ledger
 from procmem.key import make_key
-from procmem.ledger import (
-    FORMAT_VERSION,
-    Head,
-    Seal,
-    read_head,
-    read_version,
-    write_ledger,
-)
+from procmem.ledger import FORMAT_VERSION, read_version
 from procmem.lock import WriterLock
 from procmem.manifest import sync_folder
 from procmem.migration import write_migrated
 from procmem.purge import remove_empty_journal, remove_leftovers, replace_ledger
 from procmem.record import Binding, Record, check_id
 from procmem.revoked import Ids, RevokedIds
-from procmem.rows import PlainRows
 from procmem.seal import fingerprint, key_place, new_key
 from procmem.writer import LedgerWriter
 
@@ -366,14 +357,17 @@ class Vault(WithBeside):
             self._made_folder = True
             sync_folder(self.path.parent)
         self._lock = WriterLock(self.path / "LOCK")
-        if not self._ledger.exists() and self._has_key_to_a_new_ledger():
+        new = self.path / TEMPORARY
+        if not self._ledger.exists() and has_key(new, self._key_place):
             self._take_new_ledger()
         remove_leftovers(self._ledger)
         if self._ledger.exists():
             self._migrate()
         elif binding is not None:
             self.path.chmod(0o700)
-            self._make(binding)
+            with self._connection.errors():
+                write_first_ledger(new, binding, self._key_place)
+            self._take_new_ledger()
 
     def _leave_no_empty_folder(self) -> None:
         """Removes a folder that was made for a vault that could not be made in it."""
@@ -384,43 +378,9 @@ class Vault(WithBeside):
                 self._lock.remove()
                 self.path.rmdir()
 
-    def _make(self, binding: Binding) -> None:
-        new = self.path / TEMPORARY
-        with self._connection.errors():
-            if self._key_place is None:
-                write_ledger(new, Head(binding), PlainRows())
-            else:
-                from procmem.sealed import SealedRows  # cryptography takes a moment to import
-
-                key = new_key()
-                seal = Seal(secrets.token_hex(16), fingerprint(key))
-                write_ledger(new, Head(binding, seal), SealedRows(key, binding.sha256))
-                # Where a crash after this leaves both, the next opening goes on with them.
-                try:
-                    self._key_place.create(seal.id, key)
-                except VaultKeyError:
-                    new.unlink()
-                    raise
-        self._take_new_ledger()
-
     def _take_new_ledger(self) -> None:
         (self.path / TEMPORARY).replace(self._ledger)
         sync_folder(self.path)
-
-    def _has_key_to_a_new_ledger(self) -> bool:
-        """Whether a process died when it had made a sealed vault's ledger and its key."""
-        new = self.path / TEMPORARY
-        if self._key_place is None or not new.exists():
-            return False
-        connection = sqlite3.connect(f"{new.as_uri()}?mode=ro", uri=True)
-        try:
-            seal = read_head(connection, new).seal
-            keys = [] if seal is None else self._key_place.keys(seal.id)
-            return seal is not None and seal.epoch in map(fingerprint, keys)
-        except (sqlite3.Error, VaultFormatError, VaultKeyError):
-            return False
-        finally:
-            connection.close()
 
     def _migrate(self) -> None:
         """Brings a ledger of an older format to the present one."""
