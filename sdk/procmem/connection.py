@@ -30,7 +30,8 @@ from procmem.seal import KeyPlace, fingerprint
 # Of every ledger that is written.
 _WRITING = ("journal_mode=TRUNCATE", "synchronous=EXTRA", "secure_delete=ON")
 
-_BESIDE = "beside"  # and a number: the schema of a further ledger in a transaction
+SCHEMA_BESIDE = "beside"
+"""And a number: the schema of a further ledger in a transaction."""
 
 _T = TypeVar("_T")
 
@@ -138,7 +139,7 @@ class Connection:
             connection.execute("ROLLBACK")
         if self._attached:
             for _, schema, _ in connection.execute("PRAGMA database_list").fetchall():
-                if schema.startswith(_BESIDE):
+                if schema.startswith(SCHEMA_BESIDE):
                     connection.execute(f"DETACH DATABASE {schema}")
             self._attached = False
 
@@ -185,9 +186,9 @@ class Connection:
                     self._attached = bool(along)
                     for at, other in enumerate(along):
                         uri = f"{other.ledger.as_uri()}?mode=rw"
-                        connection.execute(f"ATTACH DATABASE ? AS {_BESIDE}{at}", (uri,))
+                        connection.execute(f"ATTACH DATABASE ? AS {SCHEMA_BESIDE}{at}", (uri,))
                         for pragma in _WRITING:
-                            connection.execute(f"PRAGMA {_BESIDE}{at}.{pragma}")
+                            connection.execute(f"PRAGMA {SCHEMA_BESIDE}{at}.{pragma}")
                     connection.execute("BEGIN IMMEDIATE")
                     yield connection
                     for changed in (self, *along):

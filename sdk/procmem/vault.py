@@ -34,7 +34,7 @@ from pathlib import Path
 import numpy as np
 
 from procmem.beside import PREVIOUS, Beside, WithBeside, check_not_beside
-from procmem.connection import Connection
+from procmem.connection import SCHEMA_BESIDE, Connection
 from procmem.errors import (
     InputError,
     VaultError,
@@ -247,7 +247,7 @@ class Vault(WithBeside):
         """Removes items from the vault's own ledger and those that a transaction has attached."""
         self.remove(connection, ids)
         for at, other in enumerate(others):
-            other.remove(connection, ids, schema=f"beside{at}")
+            other.remove(connection, ids, schema=f"{SCHEMA_BESIDE}{at}")
 
     def set_revoked(self, ids: Ids) -> None:
         """Remembers exactly these ids as revoked, durably: no item of theirs is taken in again.
