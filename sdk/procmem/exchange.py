@@ -190,6 +190,20 @@ def import_items(
     return ids
 
 
+def model_of(path: str | os.PathLike[str]) -> Binding:
+    """The model that the items of a file were seen by. Only the file's metadata are read.
+
+    Raises:
+        ExchangeFormatError, InputError, MissingExtraError: as `import_items`.
+    """
+    source = Path(path).absolute()
+    form = _form_of(source)
+    with open_file(source, written_by="`procmem export`") as file:
+        with _reading(source):
+            reader = _open_reader(form, file)
+        return _checked_binding(reader.metadata, source)
+
+
 def _checked_records(
     memory: VisualMemory,
     reader: Reader,

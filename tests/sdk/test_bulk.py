@@ -453,6 +453,10 @@ def test_the_command_line_embeds_and_imports(photos: Path, tmp_path: Path, model
     assert "embedded 0 images" in done.output
     assert "failed: " in done.output
     vault = ["--vault", str(tmp_path / "v")]
+    done = run.invoke(main, ["import", out, *vault])  # of the bundled model
+    assert done.exit_code == 1
+    assert "nothing was made: name the file's model with --model" in done.output
+    assert not (tmp_path / "v").exists()
     done = run.invoke(main, ["import", out, *shared, *vault])
     assert done.exit_code == 0, done.output
     assert "imported 20 items" in done.output

@@ -574,6 +574,22 @@ def test_export_and_import_say_what_is_wrong(run, photos):
     assert "already" in again.stderr
 
 
+def test_an_import_of_another_models_items_makes_no_memory(run, photos, tmp_path):
+    run("add", photos)
+    run("export", "items.safetensors")
+    elsewhere = ("import", "items.safetensors", "--vault", "elsewhere")
+
+    other = write_tiny_model(tmp_path, name="other", seed=1)
+    refused = run(*elsewhere, "--model", other)
+    larger = run(*elsewhere, "--image-size", 448)
+
+    assert (refused.exit_code, larger.exit_code) == (1, 1)
+    assert "nothing was made: name the file's model with --model" in refused.stderr
+    assert "seen at image size 224; nothing was made" in larger.stderr
+    assert not Path("elsewhere").exists()
+    assert run(*elsewhere).exit_code == 0
+
+
 def test_evaluate_prints_the_accuracy_for_each_k(run, photos):
     result = run("evaluate", photos, photos, "-k", 1, "-k", 3, "--json")
 

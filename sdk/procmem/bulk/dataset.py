@@ -317,9 +317,7 @@ def import_embeddings(
         VaultError: as `VisualMemory.add`.
     """
     dataset = Dataset(Storage(place))
-    head = dataset.head()
-    if head is None:
-        raise InputError(f"{os.fspath(place)} holds no embeddings; make them with procmem embed")
+    head = _head_of(dataset, place)
     binding = memory._store.binding
     if (head.sha256, head.image_size) != (binding.sha256, binding.side):
         raise EmbedderMismatchError(
@@ -342,6 +340,23 @@ def import_embeddings(
         memory._add_records(records)
         added += len(records)
     return added
+
+
+def model_of_embeddings(place: str | os.PathLike[str]) -> tuple[str, str, int]:
+    """Name, SHA-256 and image size of the model that a destination's embeddings are of.
+
+    Raises:
+        InputError: nothing was embedded there.
+    """
+    head = _head_of(Dataset(Storage(place)), place)
+    return head.model, head.sha256, head.image_size
+
+
+def _head_of(dataset: Dataset, place: str | os.PathLike[str]) -> Head:
+    head = dataset.head()
+    if head is None:
+        raise InputError(f"{os.fspath(place)} holds no embeddings; make them with procmem embed")
+    return head
 
 
 def _label(source: str) -> str | None:

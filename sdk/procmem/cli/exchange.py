@@ -9,6 +9,8 @@ import click
 from procmem.cli.group import progress_bar
 from procmem.cli.options import Settings, open_memory, shared_options, write_json
 from procmem.cli.text import count
+from procmem.errors import EmbedderMismatchError
+from procmem.folder import holds_vault
 
 
 @click.command("export", short_help="Write the items to a file.")
@@ -44,6 +46,8 @@ def import_command(settings: Settings, file: Path) -> None:
     becomes its label, and what the memory holds already is passed over. The memory must be of the
     same model; a new one is made with --model.
     """
+    if isinstance(settings.vault, Path) and not holds_vault(settings.vault.absolute()):
+        _check_model(settings, file)
     with (
         open_memory(settings, read_only=False, new=True) as memory,
         progress_bar("importing") as show,
@@ -61,3 +65,30 @@ def import_command(settings: Settings, file: Path) -> None:
         write_json({"vault": path, "file": str(file), "imported": new, "items": held})
         return
     click.echo(f"imported {count(new, 'item')}; {path} now holds {count(held, 'item')}")
+
+
+def _check_model(settings: Settings, file: Path) -> None:
+    """Refuses a file of another model than a new memory would be bound to, before one is made."""
+    from procmem.embedder import DEFAULT_MODEL, model_manifest
+
+    if file.is_dir():
+        from procmem.bulk.dataset import model_of_embeddings
+
+        name, sha256, side = model_of_embeddings(file)
+    else:
+        from procmem.exchange import model_of
+
+        binding = model_of(file)
+        name, sha256, side = binding.name, binding.sha256, binding.side
+    own = model_manifest(settings.model or DEFAULT_MODEL)
+    if sha256 != own.sha256:
+        raise EmbedderMismatchError(
+            f"{file} holds items of {name} (SHA-256 {sha256}), and a new memory would be of "
+            f"{own.name} (SHA-256 {own.sha256}); nothing was made: name the file's model with "
+            "--model"
+        )
+    if side != (settings.image_size or own.preprocessing.crop):
+        raise EmbedderMismatchError(
+            f"{file} holds items that were seen at image size {side}; nothing was made: import it "
+            f"with --image-size {side}"
+        )
