@@ -6,6 +6,8 @@ the calibration of 8-bit models. Law 3: no real image calibrates or judges a mod
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -24,6 +26,7 @@ PROBE_SEED = 2**61 - 1
 _FIRST_JOB = 2 * 10**9
 
 
+@lru_cache(maxsize=4)  # several files of a checkpoint are compared on the same ones
 def probe_images(count: int, *, side: int = 256, seed: int = PROBE_SEED) -> npt.NDArray[np.uint8]:
     """Draws probe images: half plain programs, half Shaders KML Mixup.
 
@@ -33,7 +36,7 @@ def probe_images(count: int, *, side: int = 256, seed: int = PROBE_SEED) -> npt.
         seed: of every random choice.
 
     Returns:
-        (N, S, S, 3) uint8.
+        (N, S, S, 3) uint8, read-only.
 
     Raises:
         RenderError: no graphics context.
@@ -55,7 +58,9 @@ def probe_images(count: int, *, side: int = 256, seed: int = PROBE_SEED) -> npt.
     if side != drawn_side:
         resized = functional.interpolate(images.float(), size=(side, side), mode="bilinear")
         images = resized.round().to(torch.uint8)
-    return np.ascontiguousarray(images.permute(0, 2, 3, 1).numpy())
+    drawn = np.ascontiguousarray(images.permute(0, 2, 3, 1).numpy())
+    drawn.flags.writeable = False
+    return drawn
 
 
 def retrieval_images(

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from procmem.errors import InputError
 
@@ -53,13 +54,29 @@ def fit_readout(
         [(p.square().sum() / count).clamp_min(1e-12).rsqrt().expand(p.shape[1]) for p in parts]
     )
     centered = (wide - mean) * scales
-    covariance = centered.T @ centered / count
-    values, vectors = torch.linalg.eigh(covariance)  # ascending
-    values, vectors = values.flip(0)[:dimension], vectors.flip(1)[:, :dimension]
+    values, vectors, total = _principal(centered)
+    values, vectors = values[:dimension], vectors[:, :dimension]
     # An eigenvector's sign is arbitrary; the largest entry is made positive so that fits agree.
     largest = vectors.abs().argmax(dim=0)
     vectors = vectors * vectors[largest, torch.arange(dimension)].sign()
-    weight = (vectors / (values + ridge * covariance.trace() / width).sqrt()).T * scales
+    weight = (vectors / (values + ridge * total / width).sqrt()).T * scales
     # Embeddings are scaled to unit length in the end: a common factor keeps float16 in range.
     weight = (weight / weight.abs().max()).half().double()
     return weight.float(), (-weight @ mean).float()
+
+
+def _principal(centered: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Eigenvalues of the covariance of (N, F) rows, largest first; eigenvectors (F, .); trace.
+
+    There are min(N, F) of them; with fewer rows than features the others are zero.
+    """
+    count, width = centered.shape
+    if count >= width:
+        covariance = centered.T @ centered / count
+        values, vectors = torch.linalg.eigh(covariance)  # ascending
+        return values.flip(0), vectors.flip(1), covariance.trace()
+    # The products of rows have the same eigenvalues, and are the smaller matrix by far.
+    products = centered @ centered.T / count
+    values, mixtures = torch.linalg.eigh(products)
+    vectors = functional.normalize(centered.T @ mixtures, dim=0)
+    return values.flip(0).clamp_min(0), vectors.flip(1), products.trace()

@@ -104,6 +104,20 @@ def test_the_readouts_weight_is_exact_in_float16() -> None:
     assert torch.equal(weight, weight.half().float())
 
 
+def test_a_readout_of_fewer_images_than_features_is_that_of_the_covariance() -> None:
+    few = random(12, 40)
+    weight, bias = fit_readout(few, dimension=7, blocks=[40], ridge=0.0)
+    read = few @ weight.T + bias
+    assert torch.allclose(read.mean(0), torch.zeros(7), atol=1e-3 * float(read.std()))
+    # The 40 x 40 covariance of the same rows, the long way.
+    centered = (few - few.mean(0)).double()
+    values, vectors = torch.linalg.eigh(centered.T @ centered / 12)
+    wanted = (centered @ vectors.flip(1)[:, :7] / values.flip(0)[:7].sqrt()).float()
+    scale = read.norm() / wanted.norm()
+    signs = (read * wanted).sum(0).sign()
+    assert torch.allclose(read, wanted * signs * scale, atol=2e-3 * float(scale))
+
+
 @pytest.mark.parametrize("dimension", [0, 13])
 def test_a_readout_of_impossible_width_is_refused(dimension: int) -> None:
     with pytest.raises(InputError, match=f"dimension is {dimension}"):
