@@ -130,7 +130,12 @@ def check_no_orphan(folder: Path) -> None:
 
 
 def remove_older(folder: Path, newest: Path) -> None:
-    """Deletes all checkpoints of a run but the newest."""
+    """Deletes all checkpoints of a run but the newest, and what killed writes have left.
+
+    Only for the process that has the folder to itself.
+    """
+    for rest in folder.glob(".*.tmp"):  # `write_bytes_atomically` calls them so
+        rest.unlink(missing_ok=True)
     for path in folder.glob("step-*.safetensors"):
         if path.name < newest.name:
             # The manifest goes first: without it the weights do not count as a checkpoint.

@@ -15,9 +15,30 @@ from typing import Any, Literal
 
 from procmem.errors import InputError, unknown_choice
 from procmem_pretrain.dino import DinoConfig
+from procmem_pretrain.ranges import NOT_NEGATIVE, POSITIVE, SHARE, Range, outside
 from procmem_pretrain.simdino import SimDinoConfig
 from procmem_pretrain.stream import StreamConfig
 from procmem_pretrain.vit import ARCHITECTURES
+
+_RANGES = {
+    "registers": Range(0, 1024),
+    # `compact.py` fits the readout on later images of the stream.
+    "steps": Range(1, 10**9, below=True),
+    "batch": Range(2, 10**6),  # views are compared
+    "learning_rate": POSITIVE,
+    "final_learning_rate": NOT_NEGATIVE,
+    "warmup": SHARE,
+    "decay": SHARE,
+    "weight_decay": NOT_NEGATIVE,
+    "final_weight_decay": NOT_NEGATIVE,
+    "betas": Range(0, 1, below=True),
+    "clip": POSITIVE,
+    "momentum": SHARE,
+    "final_momentum": SHARE,
+    "health_programs": Range(0, 10**6),
+    "readout_dimension": NOT_NEGATIVE,
+    "readout_images": Range(1, 10**7),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,19 +57,19 @@ class TrainConfig:
         steps: optimizer steps in all.
         batch: images per step, over all processes.
         learning_rate: peak of AdamW's.
-        final_learning_rate: reached at the last step.
+        final_learning_rate: what the schedule comes to, a step after the last one.
         warmup: share of steps of linear warm-up.
         schedule: "cosine" decays from the end of the warm-up on; "constant" keeps the peak and
             decays over the last `decay` of the steps, so that the number of steps can still be
             changed before that.
         decay: share of steps of the "constant" schedule's decay.
         weight_decay: on matrices; biases and 1-d parameters have none (DINO).
-        final_weight_decay: reached at the last step by a cosine.
+        final_weight_decay: come to by a cosine, a step after the last one.
         betas: AdamW's.
         clip: largest gradient norm (DINO: 3.0).
         clip_each: of every tensor by itself (DINO's code), not of all together.
         momentum: of the teacher's moving average at the first step.
-        final_momentum: reached at the last step by a cosine (DINO: 1).
+        final_momentum: come to by a cosine, a step after the last one (DINO: 1).
         health_programs: programs whose images are looked at before each checkpoint, to tell a
             collapse (`health.py`); 0 looks at nothing.
         readout_dimension: D of the exported class token; 0 exports the plain class token.
@@ -93,25 +114,17 @@ class TrainConfig:
     def __post_init__(self) -> None:
         if self.model not in ARCHITECTURES:
             raise unknown_choice("model", self.model, ARCHITECTURES)
-        problems = []
-        for name in ("steps", "readout_images"):
-            if getattr(self, name) < 1:
-                problems.append(f"{name} is {getattr(self, name)}, wanted 1 or more")
-        if self.batch < 2:
-            problems.append(f"batch is {self.batch}, wanted 2 or more: views are compared")
-        if self.registers < 0:
-            problems.append(f"registers is {self.registers}, wanted 0 or more")
-        if not 0 <= self.readout_dimension < self.readout_images:
+        problems = outside(self, _RANGES)
+        if self.readout_dimension >= self.readout_images:
             problems.append(
                 f"readout_dimension is {self.readout_dimension}, wanted 0 (no readout) or less "
                 f"than readout_images, which is {self.readout_images}"
             )
-        for name in ("warmup", "decay", "momentum", "final_momentum"):
-            if not 0 <= getattr(self, name) <= 1:
-                problems.append(f"{name} is {getattr(self, name)}, wanted 0 to 1")
-        for name in ("learning_rate", "clip"):
-            if not getattr(self, name) > 0:
-                problems.append(f"{name} is {getattr(self, name)}, wanted above 0")
+        if self.final_learning_rate > self.learning_rate:
+            problems.append(
+                f"final_learning_rate is {self.final_learning_rate}, wanted at most learning_rate, "
+                f"which is {self.learning_rate}"
+            )
         if problems:
             raise InputError("; ".join(problems))
 

@@ -19,10 +19,31 @@ from torch.nn import functional
 from procmem.errors import InputError
 from procmem_pretrain.crops import ViewConfig, apply_views, draw_views
 from procmem_pretrain.distributed import mean_across, rank, share
+from procmem_pretrain.ranges import AREA, POSITIVE, SHARE, Range, outside, reversed_pairs
 from procmem_pretrain.seeds import stream, torch_seed
 from procmem_pretrain.vit import make_vit, normalized
 
 GLOBAL_VIEWS = 2
+
+
+_SIDE = Range(16, 1024, of=16)
+_RANGES = {
+    "prototypes": Range(2, 10**7),
+    "hidden": Range(1, 10**6),
+    "bottleneck": Range(1, 10**6),
+    "student_temperature": POSITIVE,
+    "teacher_temperature": POSITIVE,
+    "center_momentum": SHARE,
+    "local_views": Range(0, 100),
+    "global_side": _SIDE,
+    "local_side": _SIDE,
+    "global_scale": AREA,
+    "local_scale": AREA,
+    "blur": SHARE,
+    "solarize": SHARE,
+    "drop_path": Range(0, 1, below=True),
+    "frozen_last_layer": SHARE,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,22 +89,8 @@ class DinoConfig:
     frozen_last_layer: float = 0.01
 
     def __post_init__(self) -> None:
-        problems = []
-        for name, least in (("prototypes", 2), ("hidden", 1), ("bottleneck", 1)):
-            if getattr(self, name) < least:
-                problems.append(f"{name} is {getattr(self, name)}, wanted {least} or more")
-        if self.local_views < 0:
-            problems.append(f"local_views is {self.local_views}, wanted 0 or more")
-        for name in ("student_temperature", "teacher_temperature"):
-            if not getattr(self, name) > 0:
-                problems.append(f"{name} is {getattr(self, name)}, wanted above 0")
-        for name in ("center_momentum", "drop_path", "frozen_last_layer"):
-            if not 0 <= getattr(self, name) <= 1:
-                problems.append(f"{name} is {getattr(self, name)}, wanted 0 to 1")
-        for name in ("global_side", "local_side"):
-            side = getattr(self, name)
-            if side < 16 or side % 16:
-                problems.append(f"{name} is {side}, wanted a multiple of 16")
+        problems = outside(self, _RANGES)
+        problems += reversed_pairs(self, "local_scale", "global_scale")
         if problems:
             raise InputError("; ".join(problems))
 

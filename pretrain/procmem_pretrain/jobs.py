@@ -21,6 +21,7 @@ from procmem.errors import InputError, RenderError, TrainingError
 from procmem_pretrain.bank import ProgramBank, load_bank
 from procmem_pretrain.grammar import GRAMMAR, sample_program
 from procmem_pretrain.program import Program
+from procmem_pretrain.ranges import Range, outside
 from procmem_pretrain.rejects import varies
 from procmem_pretrain.render import GlRenderer, Renderer
 from procmem_pretrain.seeds import check_seed, stream
@@ -34,6 +35,9 @@ _log = logging.getLogger(__name__)
 
 BUNDLED = "bundled"
 ENDLESS = "endless"
+
+
+_RANGES = {"images_per_program": Range(1, 4096), "side": Range(16, 4096)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,10 +67,8 @@ class JobConfig:
 
     def __post_init__(self) -> None:
         check_seed(self.root_seed)
-        for name, low, high in (("images_per_program", 1, 4096), ("side", 16, 4096)):
-            value = getattr(self, name)
-            if not low <= value <= high:
-                raise InputError(f"{name} is {value}, wanted {low} to {high}")
+        if problems := outside(self, _RANGES):
+            raise InputError("; ".join(problems))
 
 
 class Jobs(Protocol):

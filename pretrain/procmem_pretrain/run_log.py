@@ -1,17 +1,22 @@
 """What a run tells while it goes: `log.csv`, TensorBoard events, and a report for the terminal.
 
-Takes `StepReport`s of `train.py`. A resumed run drops the lines after its checkpoint and goes on.
+Takes `StepReport`s of `train.py`. A resumed run drops the lines after its checkpoint and goes on;
+what it cannot read as its own log is put aside, since a log must not keep a run from going on.
 """
 
 from __future__ import annotations
 
+import contextlib
 import csv
+import io
 import logging
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from procmem.manifest import sha256_of_bytes, write_bytes_atomically
 
 _log = logging.getLogger(__name__)
 
@@ -70,8 +75,7 @@ class RunLog:
         self._names: list[str] = []
         self._events = _event_writer(folder, start) if active else None
         if active and self._path.is_file():
-            with self._path.open(newline="") as file:
-                rows = [row for row in csv.DictReader(file) if int(row["step"]) <= start]
+            rows = [row for row in self._rows() if int(row["step"]) <= start]
             self._names = list(rows[0]) if rows else []
             self._rewrite(rows)
 
@@ -92,12 +96,33 @@ class RunLog:
         if self._report is not None:
             self._report(line)
 
+    def _rows(self) -> list[dict[str, str]]:
+        """The lines of the file; if some are none of a log, the whole file is kept beside it."""
+        data = self._path.read_bytes()
+        rows, whole = [], False
+        with contextlib.suppress(UnicodeDecodeError, csv.Error):
+            lines = csv.DictReader(io.StringIO(data.decode(), newline=""), strict=True)
+            found = list(lines)
+            rows = [row for row in found if _is_line(row)]
+            whole = len(rows) == len(found) and "step" in (lines.fieldnames or ("step",))
+        if not whole:
+            aside = self._path.with_name(f"log-damaged-{sha256_of_bytes(data)[:8]}.csv")
+            write_bytes_atomically(aside, data)
+            _log.warning(
+                "%s has lines that no run writes; it is kept as %s, and the log goes on with the "
+                "lines that can be read",
+                self._path,
+                aside.name,
+            )
+        return rows
+
     def _rewrite(self, rows: list[dict[str, str]]) -> None:
-        with self._path.open("w", newline="") as file:
-            writer = csv.DictWriter(file, self._names)
-            if self._names:
-                writer.writeheader()
-                writer.writerows(rows)
+        text = io.StringIO(newline="")
+        writer = csv.DictWriter(text, self._names)
+        if self._names:
+            writer.writeheader()
+            writer.writerows(rows)
+        write_bytes_atomically(self._path, text.getvalue().encode())
 
     def __enter__(self) -> RunLog:
         return self
@@ -105,6 +130,12 @@ class RunLog:
     def __exit__(self, *_: object) -> None:
         if self._events is not None:
             self._events.close()
+
+
+def _is_line(row: dict[str, str]) -> bool:
+    """Whether it has a whole number of steps, and as many numbers as the heading has names."""
+    complete = None not in row and None not in row.values()
+    return complete and row.get("step", "").isascii() and row.get("step", "").isdigit()
 
 
 def _event_writer(folder: Path, start: int) -> Any:

@@ -21,6 +21,7 @@ from procmem_pretrain.crops import ViewConfig, apply_views, draw_views
 from procmem_pretrain.descriptors import CHANNELS, cell_descriptors, layout_targets, patch_targets
 from procmem_pretrain.distributed import share
 from procmem_pretrain.losses import alignment, coding_rate, regression
+from procmem_pretrain.ranges import AREA, NOT_NEGATIVE, SHARE, Range, outside, reversed_pairs
 from procmem_pretrain.seeds import stream, torch_seed
 from procmem_pretrain.vit import make_vit, normalized, without_registers
 
@@ -40,6 +41,21 @@ class Phase:
     share: float
     side: int
     keep: float
+
+
+_SIDE = Range(32, 1024, of=16)  # the layout is that of 4 x 4 cells of 8 pixels
+_PHASE_RANGES = {"share": SHARE, "side": _SIDE, "keep": AREA}
+_RANGES = {
+    "local_views": Range(0, 100),
+    "local_side": _SIDE,
+    "local_scale": AREA,
+    "global_scale": AREA,
+    "drop_path": Range(0, 1, below=True),
+    "projection": Range(1, 65_536),
+    "expansion_weight": NOT_NEGATIVE,
+    "patch_weight": NOT_NEGATIVE,
+    "layout_weight": NOT_NEGATIVE,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,21 +87,12 @@ class SimDinoConfig:
     layout_weight: float = 1.0
 
     def __post_init__(self) -> None:
-        problems = []
-        if self.projection < 1:
-            problems.append(f"projection is {self.projection}, wanted 1 or more")
-        if self.local_views < 0:
-            problems.append(f"local_views is {self.local_views}, wanted 0 or more")
-        if abs(sum(phase.share for phase in self.phases) - 1) > 1e-6:
+        problems = outside(self, _RANGES)
+        problems += reversed_pairs(self, "local_scale", "global_scale")
+        for phase in self.phases:
+            problems += outside(phase, _PHASE_RANGES)
+        if not abs(sum(phase.share for phase in self.phases) - 1) <= 1e-6:
             problems.append(f"phases have shares {[p.share for p in self.phases]}, wanted sum 1")
-        for side in (self.local_side, *(phase.side for phase in self.phases)):
-            if side < 32 or side % 16:
-                problems.append(f"side is {side}, wanted a multiple of 16, 32 or more")
-        problems += [
-            f"keep is {phase.keep}, wanted above 0 and at most 1"
-            for phase in self.phases
-            if not 0 < phase.keep <= 1
-        ]
         if problems:
             raise InputError("; ".join(problems))
 

@@ -22,6 +22,7 @@ from torch import Tensor
 from procmem.errors import InputError, TrainingError, unknown_choice
 from procmem_pretrain.jobs import BUNDLED, JobConfig
 from procmem_pretrain.processes import PROCESSES, UNMIXED, make_process, to_uint8
+from procmem_pretrain.ranges import Range, outside
 from procmem_pretrain.render import RENDERERS
 from procmem_pretrain.seeds import stream
 from procmem_pretrain.user_shaders import UserShader, load_shaders
@@ -32,6 +33,13 @@ Progress = Callable[[int, int | None], None]
 # Images that a process mixes at a time. Part of what a seed means: each chunk of a batch has random
 # numbers of its own.
 CHUNK = 32
+
+
+_RANGES = {
+    "pool_images": Range(1, 10_000_000),
+    "fresh_programs": Range(0, 10_000),
+    "mask_side": Range(4, 4096),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,10 +76,8 @@ class StreamConfig:
     def __post_init__(self) -> None:
         if self.process not in PROCESSES:
             raise unknown_choice("process", self.process, PROCESSES)
-        for name, low, high in (("pool_images", 1, 10_000_000), ("fresh_programs", 0, 10_000)):
-            value = getattr(self, name)
-            if not low <= value <= high:
-                raise InputError(f"{name} is {value}, wanted {low} to {high}")
+        if problems := outside(self, _RANGES):
+            raise InputError("; ".join(problems))
         _ = self.jobs
 
     @property

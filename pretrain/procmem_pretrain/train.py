@@ -83,7 +83,7 @@ def train(
 
     Raises:
         TrainingError: a third collapse, a batch that does not fit into memory, or a folder that
-            holds a run of another configuration or that another process trains in.
+            holds a run of another configuration or start, or that another process trains in.
         CheckpointError: the run's checkpoint or `init_from` is damaged or of another architecture.
         InputError: the device does not exist, or `init_from` does not.
         RenderError: nothing here can draw.
@@ -96,7 +96,10 @@ def train(
             ends.enter_context(_alone(folder))
         objective = make_objective(config).to(device).train()
         state = TrainingState(config, objective)
-        if not state.resume(folder):
+        if state.resume(folder):
+            if init_from is not None:
+                state.check_began_with(init_from)
+        else:
             if init_from is not None:
                 state.start_from(init_from)
             if distributed.rank() == 0:

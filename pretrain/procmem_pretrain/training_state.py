@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from procmem.errors import CheckpointError, InputError, TrainingError
-from procmem.manifest import Manifest
+from procmem.manifest import Manifest, manifest_path
 from procmem_pretrain import checkpoint
 from procmem_pretrain.config import TrainConfig, with_added_fields
 from procmem_pretrain.jobs import program_set
@@ -88,10 +88,31 @@ class TrainingState:
         if path is None:
             checkpoint.check_no_orphan(folder)
             return False
-        manifest, tensors = checkpoint.load(path)
+        try:
+            manifest, tensors = checkpoint.load(path)
+        except CheckpointError as error:
+            raise CheckpointError(
+                f"the run in {folder} cannot go on from its newest checkpoint ({error}); bring "
+                f"{path.name} and {manifest_path(path).name} back from a copy, or name a new folder"
+            ) from error
         self._check_same_run(folder, manifest)
         self._load(path, manifest, tensors)
         return True
+
+    def check_began_with(self, start: Path) -> None:
+        """Compares what a resumed run began with.
+
+        Raises:
+            CheckpointError: the file is damaged.
+            TrainingError: the run did not begin with its weights.
+        """
+        manifest, _ = checkpoint.load(start)
+        began = [sha256 for kind, sha256 in self.chain if kind == "start"]
+        if began[-1:] != [manifest.sha256]:
+            raise TrainingError(
+                f"the run in the folder did not begin with {start}; leave --init-from away to go "
+                "on with it, or name a new folder"
+            )
 
     def start_from(self, path: Path) -> None:
         """Takes the weights of another run, full or compact, and starts at step 0.

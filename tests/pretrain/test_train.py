@@ -1,7 +1,9 @@
 import csv
 import dataclasses
+import math
 import os
 import signal
+from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
@@ -23,7 +25,7 @@ from procmem_pretrain.objective import make_objective
 from procmem_pretrain.optimization import learning_rate, teacher_momentum, weight_decay
 from procmem_pretrain.run_log import StepReport
 from procmem_pretrain.simdino import Phase, SimDinoConfig, SimDinoObjective
-from procmem_pretrain.stream import ImageStream
+from procmem_pretrain.stream import ImageStream, StreamConfig
 from procmem_pretrain.train import train
 from procmem_pretrain.training_state import TrainingState
 from procmem_pretrain.vit import make_vit, normalized, with_registers
@@ -124,7 +126,7 @@ def test_a_folder_of_another_configuration_is_refused(
 def test_a_loss_that_is_never_finite_ends_the_run_and_keeps_a_good_checkpoint(
     tiny_config: TrainConfig, tmp_path: Path
 ) -> None:
-    broken = with_simdino(tiny_config, patch_weight=float("inf"))
+    broken = with_simdino(tiny_config, patch_weight=1e300)
     with pytest.raises(TrainingError, match="collapsed for the third time"):
         train(broken, tmp_path)
     assert checkpoint.load(tmp_path / "step-00000000.safetensors")[0].origin.steps == 0
@@ -334,8 +336,35 @@ def test_a_checkpoint_with_a_flipped_byte_is_refused(
     data = bytearray(path.read_bytes())
     data[len(data) // 2] ^= 1
     path.write_bytes(data)
-    with pytest.raises(CheckpointError, match="SHA-256"):
+    with pytest.raises(
+        CheckpointError, match=r"(?s)cannot go on.*SHA-256.*bring step-00000001\.safetensors and "
+    ):
         train(tiny_config, tmp_path)
+
+
+def test_what_a_killed_write_left_is_removed_with_the_next_checkpoint(
+    tiny_config: TrainConfig, tmp_path: Path
+) -> None:
+    train(tiny_config, tmp_path, stop_after=1)
+    half = tmp_path / ".step-00000002.safetensors.4711.tmp"
+    half.write_bytes(b"half")
+    train(tiny_config, tmp_path, stop_after=2)
+    assert not half.exists()
+
+
+def test_a_run_goes_on_only_with_the_start_that_it_had(
+    tiny_config: TrainConfig, tmp_path: Path
+) -> None:
+    start = train(tiny_config, tmp_path / "start", stop_after=1)
+    other = train(dataclasses.replace(tiny_config, root_seed=9), tmp_path / "other", stop_after=1)
+    run = tmp_path / "run"
+    train(tiny_config, run, init_from=start, stop_after=1)
+    train(tiny_config, run, init_from=start, stop_after=2)
+    train(tiny_config, run, stop_after=3)
+    with pytest.raises(TrainingError, match=r"did not begin with .*; leave --init-from away"):
+        train(tiny_config, run, init_from=other)
+    with pytest.raises(TrainingError, match="did not begin with"):
+        train(tiny_config, tmp_path / "start", init_from=other)
 
 
 def test_weights_without_a_manifest_are_the_rest_of_an_interrupted_write(
@@ -389,7 +418,8 @@ def test_a_finished_run_is_followed_back_to_its_training_state(
     tiny_config: TrainConfig, tmp_path: Path
 ) -> None:
     """The training state has no readout yet, which decides how wide a class token is."""
-    path = train(tiny_config, tmp_path)
+    images = dataclasses.replace(tiny_config.images, programs="endless")  # no bank to grow again
+    path = train(dataclasses.replace(tiny_config, images=images), tmp_path)
     report = check_model(path, sample=0)
     states = [step for step in report.steps if step.name.startswith("training state")]
     assert [step.outcome for step in states] == ["checked"]
@@ -422,11 +452,54 @@ def test_cuda_without_a_gpu_is_refused(tiny_config: TrainConfig, tmp_path: Path)
 
 def test_all_wrong_constants_are_told_at_once() -> None:
     with pytest.raises(
-        InputError, match=r"(?s)steps is 0.*batch is 1.*registers is -1.*warmup is 2"
+        InputError, match=r"(?s)registers is -1.*steps is 0.*batch is 1.*warmup is 2"
     ):
         TrainConfig(batch=1, steps=0, registers=-1, warmup=2)
-    with pytest.raises(InputError, match=r"(?s)shares \[0.5\].*side is 100"):
+    with pytest.raises(InputError, match=r"(?s)side is 100.*shares \[0.5\]"):
         SimDinoConfig(phases=(Phase(0.5, 100, 0.5),))
+
+
+NAN, INFINITY = math.nan, math.inf
+
+
+@pytest.mark.parametrize(
+    ("kind", "fields", "message"),
+    [
+        (
+            TrainConfig,
+            {"betas": (2.0, 3.0)},
+            r"betas is \(2.0, 3.0\), wanted 0 or more and below 1",
+        ),
+        (TrainConfig, {"betas": (0.9, NAN)}, "betas is"),
+        (TrainConfig, {"weight_decay": -1.0}, "weight_decay is -1.0, wanted 0 or more"),
+        (TrainConfig, {"health_programs": -2}, "health_programs is -2, wanted 0 to 1_000_000"),
+        (TrainConfig, {"learning_rate": INFINITY}, "learning_rate is inf, wanted above 0"),
+        (TrainConfig, {"learning_rate": NAN}, "learning_rate is nan, wanted above 0"),
+        (TrainConfig, {"final_learning_rate": -1.0}, "final_learning_rate is -1.0, wanted 0 or"),
+        (TrainConfig, {"final_learning_rate": 1.0}, "wanted at most learning_rate, which is 0.001"),
+        (TrainConfig, {"registers": 10**8}, "registers is 100000000, wanted 0 to 1_?024"),
+        (TrainConfig, {"readout_dimension": 4000}, "less than readout_images, which is 4000"),
+        (SimDinoConfig, {"drop_path": 1.0}, "drop_path is 1.0, wanted 0 or more and below 1"),
+        (SimDinoConfig, {"local_scale": (0.4, 0.05)}, "local_scale is 0.4 to 0.05, wanted the sm"),
+        (SimDinoConfig, {"local_scale": (0.0, 0.4)}, "wanted above 0 and at most 1"),
+        (SimDinoConfig, {"global_scale": (NAN, 1.0)}, "global_scale is"),
+        (SimDinoConfig, {"phases": (Phase(NAN, 64, 0.5),)}, "(?s)share is nan.*wanted sum 1"),
+        (SimDinoConfig, {"phases": ()}, "wanted sum 1"),
+        (SimDinoConfig, {"phases": (Phase(1.0, 64, 0.0),)}, "keep is 0.0, wanted above 0 and"),
+        (SimDinoConfig, {"local_side": 16}, "local_side is 16, wanted a multiple of 16, 32 to"),
+        (SimDinoConfig, {"layout_weight": NAN}, "layout_weight is nan"),
+        (DinoConfig, {"blur": (0.5, 2.0, 0.5)}, r"blur is \(0.5, 2.0, 0.5\), wanted 0 to 1"),
+        (DinoConfig, {"teacher_temperature": 0.0}, "teacher_temperature is 0.0, wanted above 0"),
+        (StreamConfig, {"mask_side": 0}, "mask_side is 0, wanted 4 to"),
+        (StreamConfig, {"pool_images": 0}, "pool_images is 0, wanted 1 to 10_000_000"),
+        (StreamConfig, {"images_per_program": 0}, "images_per_program is 0, wanted 1 to"),
+    ],
+)
+def test_a_constant_out_of_its_range_is_named(
+    kind: Callable[..., object], fields: dict[str, object], message: str
+) -> None:
+    with pytest.raises(InputError, match=message):
+        kind(**fields)
 
 
 def test_the_papers_recipe_is_dino_with_every_constant_of_the_paper() -> None:
