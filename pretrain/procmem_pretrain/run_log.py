@@ -11,6 +11,7 @@ import csv
 import io
 import logging
 import math
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -135,7 +136,7 @@ class RunLog:
 def _is_line(row: dict[str, str]) -> bool:
     """Whether it has a whole number of steps, and as many numbers as the heading has names."""
     complete = None not in row and None not in row.values()
-    return complete and row.get("step", "").isascii() and row.get("step", "").isdigit()
+    return complete and re.fullmatch("[0-9]{1,12}", row.get("step", "")) is not None
 
 
 def _event_writer(folder: Path, start: int) -> Any:

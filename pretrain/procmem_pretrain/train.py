@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from procmem.errors import TrainingError, VaultLockedError
+from procmem.errors import InputError, TrainingError, VaultLockedError
 from procmem.lock import WriterLock
 from procmem.manifest import read_manifest
 from procmem_pretrain import distributed
@@ -38,6 +38,7 @@ from procmem_pretrain.optimization import (
     teacher_momentum,
 )
 from procmem_pretrain.prefetch import Prefetch
+from procmem_pretrain.ranges import NOT_NEGATIVE
 from procmem_pretrain.run_log import RunLog, StepReport
 from procmem_pretrain.stream import ImageStream, Progress, is_out_of_memory
 from procmem_pretrain.throughput import count_operations, peak
@@ -85,10 +86,14 @@ def train(
         TrainingError: a third collapse, a batch that does not fit into memory, or a folder that
             holds a run of another configuration or start, or that another process trains in.
         CheckpointError: the run's checkpoint or `init_from` is damaged or of another architecture.
-        InputError: the device does not exist, or `init_from` does not.
+        InputError: the device does not exist, or `init_from` does not, or a number is out of range.
         RenderError: nothing here can draw.
     """
     check_init(config, init_from)
+    if stop_after is not None and stop_after < 1:
+        raise InputError(f"stop_after is {stop_after}, wanted 1 or more steps")
+    if checkpoint_seconds not in NOT_NEGATIVE:
+        raise InputError(f"checkpoint_seconds is {checkpoint_seconds}, wanted {NOT_NEGATIVE}")
     with distributed.joined(torch_device(config.device)) as device, ExitStack() as ends:
         distributed.share(config.batch)
         folder.mkdir(parents=True, exist_ok=True)

@@ -33,13 +33,23 @@ def test_an_empty_log_is_no_damage(tmp_path: Path) -> None:
     [
         (lambda data: data + b"9,0.1", ["3", "6"]),  # torn in the middle of a line
         (lambda data: data.replace(b"\r\n3,", b"\r\n-3,"), ["6"]),
+        (lambda data: data.replace(b"\r\n3,", b"\r\n" + b"3" * 5000 + b","), ["6"]),
         (lambda data: data.replace(b"0.5", b"0.5,0.5", 1), ["6"]),
         (lambda data: b"name,price\nbread,3\n", ["6"]),
         (lambda data: b"step\n\xff\n", ["6"]),
         (lambda data: b'step\n"3', ["6"]),
         (lambda data: bytes(len(data)), ["6"]),
     ],
-    ids=["torn", "negative", "too many", "of another program", "no text", "quoted", "zeros"],
+    ids=[
+        "torn",
+        "negative",
+        "huge",
+        "too many",
+        "of another program",
+        "no text",
+        "quoted",
+        "zeros",
+    ],
 )
 def test_a_damaged_log_is_put_aside_and_goes_on(
     tmp_path: Path,

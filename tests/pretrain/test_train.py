@@ -5,7 +5,7 @@ import os
 import signal
 from collections.abc import Callable
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -448,6 +448,22 @@ def test_cuda_without_a_gpu_is_refused(tiny_config: TrainConfig, tmp_path: Path)
         pytest.skip("this machine has a GPU")
     with pytest.raises(InputError, match="sees no GPU"):
         train(dataclasses.replace(tiny_config, device="cuda"), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"stop_after": 0}, "stop_after is 0, wanted 1 or more steps"),
+        ({"checkpoint_seconds": -1.0}, "checkpoint_seconds is -1.0, wanted 0 or more"),
+        ({"checkpoint_seconds": math.nan}, "checkpoint_seconds is nan"),
+    ],
+)
+def test_a_run_that_cannot_be_leaves_no_folder(
+    tiny_config: TrainConfig, tmp_path: Path, options: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(InputError, match=message):
+        train(tiny_config, tmp_path / "run", **options)
+    assert not (tmp_path / "run").exists()
 
 
 def test_all_wrong_constants_are_told_at_once() -> None:
