@@ -51,7 +51,7 @@ def run_ray(
         MissingExtraError: Ray is not installed.
         InputError: no cluster answers at the address.
         ProcmemError: what an actor raised.
-        WorkerDiedError: actors kept dying.
+        WorkerDiedError: Ray did not start on this machine, or actors kept dying.
     """
     try:
         import ray
@@ -72,7 +72,12 @@ def run_ray(
                 log_to_driver=False,
                 logging_level=logging.ERROR,
             )
-        except (ConnectionError, ValueError, RuntimeError, TimeoutError) as error:
+        except Exception as error:  # Ray raises the bare class when its start takes too long
+            if address is None:
+                raise WorkerDiedError(
+                    f"Ray did not start on this machine ({error}); what was embedded before "
+                    "stays: try again when the machine has less to do, or take engine 'processes'"
+                ) from error
             raise InputError(
                 f"no Ray cluster at address {address!r}: {error}; give the address that `ray "
                 "start --head` printed, or none for this machine"
