@@ -90,8 +90,8 @@ def train(
         RenderError: nothing here can draw.
     """
     check_init(config, init_from)
-    if stop_after is not None and stop_after < 1:
-        raise InputError(f"stop_after is {stop_after}, wanted 1 or more steps")
+    if stop_after is not None and stop_after < 0:
+        raise InputError(f"stop_after is {stop_after}, wanted 0 or more steps")
     if checkpoint_seconds not in NOT_NEGATIVE:
         raise InputError(f"checkpoint_seconds is {checkpoint_seconds}, wanted {NOT_NEGATIVE}")
     with distributed.joined(torch_device(config.device)) as device, ExitStack() as ends:

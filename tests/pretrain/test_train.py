@@ -453,7 +453,7 @@ def test_cuda_without_a_gpu_is_refused(tiny_config: TrainConfig, tmp_path: Path)
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"stop_after": 0}, "stop_after is 0, wanted 1 or more steps"),
+        ({"stop_after": -1}, "stop_after is -1, wanted 0 or more steps"),
         ({"checkpoint_seconds": -1.0}, "checkpoint_seconds is -1.0, wanted 0 or more"),
         ({"checkpoint_seconds": math.nan}, "checkpoint_seconds is nan"),
     ],
