@@ -174,11 +174,7 @@ def import_items(
     """
     memory._check_writable()
     source = Path(path).absolute()
-    form = _form_of(source)
-    with open_file(source, written_by="`procmem export`") as file:
-        with _reading(source):
-            reader = _open_reader(form, file)
-        binding = _checked_binding(reader.metadata, source)
+    with _opened(source) as (reader, binding):
         check_binding(source, binding, memory._store.binding)
         own = memory._store.binding
         if dataclasses.replace(binding, name=own.name) != own:
@@ -196,12 +192,8 @@ def model_of(path: str | os.PathLike[str]) -> Binding:
     Raises:
         ExchangeFormatError, InputError, MissingExtraError: as `import_items`.
     """
-    source = Path(path).absolute()
-    form = _form_of(source)
-    with open_file(source, written_by="`procmem export`") as file:
-        with _reading(source):
-            reader = _open_reader(form, file)
-        return _checked_binding(reader.metadata, source)
+    with _opened(Path(path).absolute()) as (_, binding):
+        return binding
 
 
 def _checked_records(
@@ -343,6 +335,16 @@ def _open_writer(form: str, file: BinaryIO, binding: Binding, *, items: int, mas
     with _with_pyarrow():
         from procmem.exchange_parquet import ParquetWriter
     return ParquetWriter(file, binding)
+
+
+@contextlib.contextmanager
+def _opened(source: Path) -> Iterator[tuple[Reader, Binding]]:
+    """A file's reader, and the model that its metadata name; the records are still unread."""
+    form = _form_of(source)
+    with open_file(source, written_by="`procmem export`") as file:
+        with _reading(source):
+            reader = _open_reader(form, file)
+        yield reader, _checked_binding(reader.metadata, source)
 
 
 def _open_reader(form: str, file: BinaryIO) -> Reader:
