@@ -130,11 +130,11 @@ def check_no_orphan(folder: Path) -> None:
 
 
 def remove_older(folder: Path, newest: Path) -> None:
-    """Deletes all checkpoints of a run but the newest, and what killed writes have left.
+    """Deletes all checkpoints of a run but the newest, and those that a kill left half-written.
 
     Only for the process that has the folder to itself.
     """
-    for rest in folder.glob(".*.tmp"):  # `write_bytes_atomically` calls them so
+    for rest in folder.glob(".step-*.tmp"):  # `write_bytes_atomically` calls them so
         rest.unlink(missing_ok=True)
     for path in folder.glob("step-*.safetensors"):
         if path.name < newest.name:

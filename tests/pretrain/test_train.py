@@ -348,8 +348,11 @@ def test_what_a_killed_write_left_is_removed_with_the_next_checkpoint(
     train(tiny_config, tmp_path, stop_after=1)
     half = tmp_path / ".step-00000002.safetensors.4711.tmp"
     half.write_bytes(b"half")
+    foreign = tmp_path / ".notes.tmp"
+    foreign.write_text("of somebody")
     train(tiny_config, tmp_path, stop_after=2)
     assert not half.exists()
+    assert foreign.read_text() == "of somebody"
 
 
 def test_a_run_goes_on_only_with_the_start_that_it_had(
