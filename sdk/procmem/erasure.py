@@ -48,7 +48,7 @@ def erase(
         vault: open for writing.
         ids: ascending, all in the vault; none changes nothing.
         purge_limit: with more items than this left, the purge stays pending.
-        receipt: whether one is wanted; two passes over the vault.
+        receipt: whether one is wanted; two passes over the vault. There is none without a purge.
         deleted: called as soon as the deletion is durable, to drop the items from working memory.
 
     Raises:
@@ -59,11 +59,12 @@ def erase(
     scan = ResidueScan(files=(), windows_checked=0, windows_found=0)
     purged, signed = not vault.purge_pending, None
     if ids:
-        before = _commitments(vault) if receipt else None
+        purges = vault.count() - len(ids) <= purge_limit
+        before = _commitments(vault) if receipt and purges else None
         values = list(vault.values(ids))
         vault.delete(ids)
         deleted()
-        purged = vault.count() <= purge_limit and vault.purge()
+        purged = purges and vault.purge()
         scan = _scan(vault, values)
         if before is not None and purged:
             signed = _signed(vault, before, ids, scan)
@@ -114,9 +115,9 @@ def _out_of_reach(vault: Vault) -> tuple[str, ...]:
 # For want of a receipt no deletion fails: a broken key must not keep anybody's photo.
 
 
-def _commitments(vault: Vault) -> Commitments | None:
+def _commitments(vault: Vault, earlier: Commitments | None = None) -> Commitments | None:
     try:
-        return Commitments(read_key(vault.path), vault.canonical())
+        return Commitments(read_key(vault.path), vault.canonical(), earlier=earlier)
     except VaultError as error:
         _log.warning("%s: no receipt can be made: %s", vault.path, error)
         return None
@@ -125,7 +126,7 @@ def _commitments(vault: Vault) -> Commitments | None:
 def _signed(
     vault: Vault, before: Commitments, ids: Sequence[int], scan: ResidueScan
 ) -> Receipt | None:
-    after = _commitments(vault)
+    after = _commitments(vault, before)
     if after is None:
         return None
     try:

@@ -7,6 +7,7 @@ UTF-8.
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeAlias, cast
@@ -19,6 +20,7 @@ from procmem.errors import InputError
 MAX_LABEL_CHARACTERS = 1_000
 MAX_SOURCE_CHARACTERS = 32_767  # the longest path of Windows; other systems allow less
 
+_LENGTH = struct.Struct(">Q").pack
 _LENGTH_TOLERANCE = 0.01  # of a unit vector in float16, which rounds each number by 2**-11 at most
 NO_VALUE = b"\xff" * 8
 """In `canonical_bytes` the length of a value that is None."""
@@ -218,7 +220,7 @@ def canonical_bytes(*fields: bytes | None) -> bytes:
             2**64 - 1, so that it differs from an empty value.
     """
     return b"".join(
-        [NO_VALUE if field is None else len(field).to_bytes(8, "big") + field for field in fields]
+        [NO_VALUE if field is None else _LENGTH(len(field)) + field for field in fields]
     )
 
 

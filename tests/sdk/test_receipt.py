@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import hmac
 import itertools
 import json
 import random
@@ -170,6 +171,31 @@ def test_a_vault_that_still_has_the_item_gets_no_receipt():
                 windows_found=0,
                 out_of_reach=(),
             )
+
+
+def test_commitments_that_are_taken_from_earlier_ones_are_those_of_a_pass_of_their_own():
+    stored = [*rows(range(1, 300, 7)), (301, b""), (302, b"")]
+    before = Commitments(KEY, stored)
+    codes = [
+        hmac.digest(KEY.commitment_secret, id_.to_bytes(8, "big") + value, "sha256")
+        for id_, value in stored
+    ]
+    assert before.commitments == codes
+    kept = [*stored[3:20], *stored[21:]]
+    alone, reused = Commitments(KEY, kept), Commitments(KEY, kept, earlier=before)
+    assert reused.ids == alone.ids
+    assert reused.commitments == alone.commitments == codes[3:20] + codes[21:]
+    assert reused.prove([0, 5]) == alone.prove([0, 5])
+
+
+@pytest.mark.parametrize("changed", [(8, rows([15])[0][1]), (9, rows([8])[0][1]), (8, b"")])
+def test_an_item_of_other_bytes_or_another_id_is_committed_to_anew(changed):
+    before = Commitments(KEY, rows([1, 8, 15]))
+    now = [rows([1])[0], changed, rows([15])[0]]
+    after = Commitments(KEY, now, earlier=before)
+    assert after.commitments == Commitments(KEY, now).commitments
+    assert after.commitments[1] not in before.commitments
+    assert after.prove([1]).root != before.prove([1]).root
 
 
 def resigned(receipt):
