@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import copy
 import io
-import logging
-from typing import Any
 
 import numpy as np
 import onnx
@@ -25,9 +23,8 @@ from procmem_export.any_side import AnySide
 from procmem_export.fixed_side import fix_side
 from procmem_export.formats import Precision
 from procmem_export.pixels import FromPixels
+from procmem_export.trace import OPSET, strip_build_paths, trace
 from procmem_pretrain.vit import Perception
-
-OPSET = 18
 
 # The first in which every operator of a ViT takes bfloat16; no processor engine runs such files.
 BFLOAT16_OPSET = 22
@@ -37,9 +34,6 @@ _DTYPES: dict[Precision, torch.dtype] = {
     "float16": torch.float16,
     "bfloat16": torch.bfloat16,
 }
-
-# Opset 18 needs no newer one, and ONNX Runtime 1.17, the oldest that procmem takes, reads no newer.
-IR_VERSION = 9
 
 # Tensors of fewer numbers stay in float32: a cast would cost more than it saves.
 _SMALL = 1024
@@ -78,7 +72,7 @@ def to_onnx(
     grid = torch.export.Dim("h", min=MIN_PATCHES, max=MAX_SIDE // patch)
     # Neither the table's own grid nor a multiple of it, which tracing could take for a constant.
     example = torch.zeros(2, 3, 10 * patch, 10 * patch)
-    proto = _trace(
+    proto = trace(
         AnySide(model, _DTYPES[precision]).eval(),
         example,
         inputs=(INPUT,),
@@ -113,7 +107,7 @@ def with_pixels(proto: onnx.ModelProto, preprocessing: Preprocessing) -> onnx.Mo
         1: torch.export.Dim("H", min=2),
         2: torch.export.Dim("W", min=2),
     }
-    front = _trace(
+    front = trace(
         FromPixels(preprocessing).eval(),
         torch.zeros(2, 301, 203, 3, dtype=torch.uint8),
         inputs=(INPUT,),
@@ -147,7 +141,7 @@ def to_bytes(proto: onnx.ModelProto, metadata: dict[str, str]) -> bytes:
     Raises:
         ExportError: it is not valid, uses foreign operators, or keeps tensors elsewhere.
     """
-    _strip_build_paths(proto)
+    strip_build_paths(proto)
     store_in_half(proto)
     proto.producer_name, proto.producer_version = "procmem", ""
     for key in sorted(metadata):
@@ -173,43 +167,6 @@ def simplified(proto: onnx.ModelProto) -> onnx.ModelProto:
         raise ExportError(f"onnxslim could not simplify the graph: {error}") from error
     slim.ir_version = proto.ir_version
     return slim
-
-
-def _trace(
-    module: torch.nn.Module,
-    example: torch.Tensor,
-    *,
-    inputs: tuple[str, ...],
-    outputs: tuple[str, ...],
-    free: dict[int, Any],
-    opset: int,
-) -> onnx.ModelProto:
-    """Runs the exporter of torch, quiet, for a module of one input."""
-    quiet = logging.getLogger("torch.onnx")
-    level = quiet.level
-    quiet.setLevel(logging.ERROR)
-    try:
-        program = torch.onnx.export(
-            module,
-            (example,),
-            dynamo=True,
-            opset_version=opset,
-            input_names=list(inputs),
-            output_names=list(outputs),
-            dynamic_shapes=(free,),
-            optimize=True,
-            verbose=False,
-        )
-    except Exception as error:
-        raise ExportError(f"torch could not export the model: {error}") from error
-    finally:
-        quiet.setLevel(level)
-    if program is None:
-        raise ExportError("torch exported nothing; its version has no dynamo exporter")
-    proto = program.model_proto
-    proto.ir_version = IR_VERSION if opset <= OPSET else proto.ir_version
-    _strip_build_paths(proto)
-    return proto
 
 
 def _fix_batch(proto: onnx.ModelProto, batch: int) -> onnx.ModelProto:
@@ -290,22 +247,3 @@ def _name_dimensions(proto: onnx.ModelProto, names: dict[str, tuple[str | None, 
                 )
             if name is not None:
                 dimension.dim_param = name
-
-
-def _strip_build_paths(proto: onnx.ModelProto) -> None:
-    # The exporter records source lines with the paths of the machine that exported.
-    del proto.metadata_props[:]
-    proto.doc_string = ""
-    del proto.graph.metadata_props[:]
-    proto.graph.doc_string = ""
-    for node in proto.graph.node:
-        del node.metadata_props[:]
-        node.doc_string = ""
-    for value in (*proto.graph.input, *proto.graph.output, *proto.graph.value_info):
-        del value.metadata_props[:]
-    del proto.graph.value_info[:]
-    used = {node.domain for node in proto.graph.node}
-    kept = [o for o in proto.opset_import if o.domain in used]
-    del proto.opset_import[:]
-    proto.opset_import.extend(kept)
-    del proto.functions[:]
