@@ -36,8 +36,8 @@ _FORMAT = "procmem program bank 1"
 _BUNDLED = "bank.json"
 
 # Programs that one worker probes between two reports, and a saved state.
-_PROGRAMS_PER_PART = 64
-_PARTS_PER_SAVE = 16
+_PROGRAMS_PER_PART = 16
+_PARTS_PER_SAVE = 64
 
 
 @dataclass(frozen=True)

@@ -50,11 +50,11 @@ def test_an_interrupted_build_goes_on_to_the_same_bank(
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        build_bank(path, root_seed=9, accepted=60, progress=stop)
+        build_bank(path, root_seed=9, accepted=40, progress=stop)
     assert (tmp_path / "bank.json.part").exists()
     assert saves == [saves[0]]
-    finished = build_bank(path, root_seed=9, accepted=60)
-    whole = build_bank(tmp_path / "whole.json", root_seed=9, accepted=60, workers=2)
+    finished = build_bank(path, root_seed=9, accepted=40)
+    whole = build_bank(tmp_path / "whole.json", root_seed=9, accepted=40, workers=2)
     assert finished == whole
     assert path.read_bytes() == (tmp_path / "whole.json").read_bytes()
 
