@@ -379,30 +379,29 @@ py::array_t<float> mix(const py::object& queries_object, const py::object& memor
 procmem::SignPanels checked_panels(const py::object& object, py::ssize_t count) {
     if (!py::isinstance<py::array>(object)) {
         throw py::type_error("memory is a " + type_name(object) +
-                             ", wanted a 3-D uint64 numpy.ndarray");
+                             ", wanted a 3-D uint8 numpy.ndarray");
     }
     const auto memory = py::reinterpret_borrow<py::array>(object);
-    if (!holds(memory, 'u', sizeof(std::uint64_t)) || memory.ndim() != 3 ||
+    if (!holds(memory, 'u', sizeof(std::uint8_t)) || memory.ndim() != 3 ||
         static_cast<std::size_t>(memory.shape(2)) != procmem::sign_rows ||
-        (memory.flags() & py::array::c_style) == 0 ||
-        reinterpret_cast<std::uintptr_t>(memory.data()) % sizeof(std::uint64_t) != 0) {
+        (memory.flags() & py::array::c_style) == 0) {
         throw py::value_error("memory is " + py::cast<std::string>(py::str(memory.dtype())) +
                               " of shape " + shape_of(memory) +
-                              ", wanted uint64 of shape (panels, words, 8), C-contiguous");
+                              ", wanted uint8 of shape (panels, bytes, 64), C-contiguous");
     }
-    const auto words = static_cast<std::size_t>(memory.shape(1));
-    if (words < 1 || words > procmem::most_sign_words) {
+    const auto bytes = static_cast<std::size_t>(memory.shape(1));
+    if (bytes < 1 || bytes > procmem::most_sign_bytes) {
         throw py::value_error("memory has shape " + shape_of(memory) + ", wanted 1 to " +
-                              std::to_string(procmem::most_sign_words) + " words");
+                              std::to_string(procmem::most_sign_bytes) + " bytes");
     }
     if (count < 0 ||
         (static_cast<std::size_t>(count) + procmem::sign_rows - 1) / procmem::sign_rows !=
             static_cast<std::size_t>(memory.shape(0))) {
         throw py::value_error("count is " + std::to_string(count) + " and memory has shape " +
-                              shape_of(memory) + "; wanted one panel for every 8 rows");
+                              shape_of(memory) + "; wanted one panel for every 64 rows");
     }
-    return {static_cast<const std::uint64_t*>(memory.data()), static_cast<std::size_t>(count),
-            words};
+    return {static_cast<const std::uint8_t*>(memory.data()), static_cast<std::size_t>(count),
+            bytes};
 }
 
 py::array_t<std::int64_t> like_signs(const py::object& query_object,
@@ -412,10 +411,10 @@ py::array_t<std::int64_t> like_signs(const py::object& query_object,
     const procmem::SignPanels memory = checked_panels(memory_object, count);
     const auto* query = checked_line<float>(query_object, "query", "float32", 0, true);
     const auto width = static_cast<std::size_t>(py::len(query_object));
-    if ((width + 63) / 64 != memory.words) {
+    if ((width + 7) / 8 != memory.bytes) {
         throw py::value_error("query has shape (" + std::to_string(width) + ",), and rows have " +
-                              std::to_string(memory.words) +
-                              " words; wanted one for every 64 elements");
+                              std::to_string(memory.bytes) +
+                              " bytes; wanted one for every 8 elements");
     }
     const float* const end = query + width;
     const float* bad = std::find_if(query, end, [](float one) { return !std::isfinite(one); });

@@ -24,8 +24,8 @@ namespace {
 struct Features {
     bool avx2;
     bool avx512;
+    bool bw;
     bool vnni;
-    bool vpopcntdq;
 };
 
 // The instruction must exist and the operating system must save its registers.
@@ -42,18 +42,18 @@ Features detect() {
     __cpuidex(info, 7, 0);
     const bool avx2 = (info[1] & (1 << 5)) != 0;
     const bool avx512f = (info[1] & (1 << 16)) != 0;
-    const bool vnni = (info[1] & (1 << 30)) != 0 && (info[2] & (1 << 11)) != 0;  // with BW
-    const bool vpopcntdq = (info[2] & (1 << 14)) != 0;
+    const bool bw = (info[1] & (1 << 30)) != 0;
+    const bool vnni = (info[2] & (1 << 11)) != 0;
     const unsigned long long saved = saves_state ? _xgetbv(0) : 0;
     const bool usable = fma && f16c && avx2 && (saved & 0x6) == 0x6;
     const bool wide = usable && avx512f && (saved & 0xe6) == 0xe6;
-    return {usable, wide, wide && vnni, wide && vpopcntdq};
+    return {usable, wide, wide && bw, wide && bw && vnni};
 }
 
 bool runs_avx2() { return detect().avx2; }
 bool runs_avx512() { return detect().avx512; }
+bool runs_bw() { return detect().bw; }
 bool runs_vnni() { return detect().vnni; }
-bool runs_vpopcntdq() { return detect().vpopcntdq; }
 
 #elif defined(PROCMEM_X86)
 
@@ -61,11 +61,8 @@ bool runs_vpopcntdq() { return detect().vpopcntdq; }
 // AVX2 and FMA has it.
 bool runs_avx2() { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"); }
 bool runs_avx512() { return runs_avx2() && __builtin_cpu_supports("avx512f"); }
-bool runs_vnni() {
-    return runs_avx512() && __builtin_cpu_supports("avx512bw") &&
-           __builtin_cpu_supports("avx512vnni");
-}
-bool runs_vpopcntdq() { return runs_avx512() && __builtin_cpu_supports("avx512vpopcntdq"); }
+bool runs_bw() { return runs_avx512() && __builtin_cpu_supports("avx512bw"); }
+bool runs_vnni() { return runs_bw() && __builtin_cpu_supports("avx512vnni"); }
 
 #elif defined(PROCMEM_ARM64)
 
@@ -153,7 +150,7 @@ const Int8Kernels& choose_int8_kernels(const std::string& name) {
 const SignKernels& choose_sign_kernels(const std::string& name) {
     const std::string wanted = choose_kernels(name).name;
 #ifdef PROCMEM_X86
-    if (wanted == "avx512" && runs_vpopcntdq()) {
+    if (wanted == "avx512" && runs_bw()) {
         return signs_avx512;
     }
     if (wanted != "scalar") {

@@ -87,18 +87,19 @@ struct Int8Kernels {
     void (*topk_block)(const Int8Block& block);
 };
 
-constexpr std::size_t sign_rows = 8;  // rows of a panel of signs
+constexpr std::size_t sign_rows = 64;       // rows of a panel of signs
+constexpr std::size_t sign_entries = 16;    // of a table: one for all that four signs can be
+constexpr std::size_t most_per_entry = 12;  // four signs that count three each
 
 struct SignBlock {
-    const std::uint64_t* panels;  // [panel][word][row], 64 bits of a row each
-    std::size_t count;            // panels
-    std::size_t words;
-    const std::uint64_t* signs;  // what rows are compared with, a word each
-    const std::uint64_t* ones;   // the bits that count one if they differ
-    const std::uint64_t* twos;   // the bits that count two; in both: three
+    const std::uint8_t* panels;  // [panel][byte][row], eight signs of a row each
+    std::size_t count;           // panels
+    std::size_t bytes;           // of a row
+    // [byte][half][entry]: what the low four signs of a byte count, and the high four.
+    const std::uint8_t* tables;
     std::uint16_t limit;
-    std::uint16_t* distances;  // of each row, what its differing bits count
-    std::uint8_t* within;      // of each panel, one bit for each row within the limit
+    std::uint16_t* distances;  // of each row, the sum of what its signs count
+    std::uint64_t* within;     // of each panel, one bit for each row within the limit
 };
 
 struct SignKernels {
@@ -114,7 +115,7 @@ extern const Int8Kernels int8_avx2;
 extern const SignKernels signs_avx2;
 extern const Kernels kernels_avx512;    // needs AVX-512 F besides
 extern const Int8Kernels int8_avx512;   // needs AVX-512 F, BW and VNNI besides
-extern const SignKernels signs_avx512;  // needs AVX-512 F and VPOPCNTDQ besides
+extern const SignKernels signs_avx512;  // needs AVX-512 F and BW besides
 #endif
 #ifdef PROCMEM_ARM64
 extern const Kernels kernels_neon;

@@ -71,7 +71,7 @@ const Kernels& choose_kernels(const std::string& name);
 // ARMv8.2 "neon" is "scalar"; none of it shows in the result.
 const Int8Kernels& choose_int8_kernels(const std::string& name);
 
-// The same for signs; without AVX-512's VPOPCNTDQ "avx512" is "avx2" here.
+// The same for signs; without AVX-512's BW "avx512" is "avx2" here.
 const SignKernels& choose_sign_kernels(const std::string& name);
 
 std::string name_of(const Kernels& kernels);
@@ -104,21 +104,21 @@ void topk(const Int8Kernels& kernels, Rows<std::int8_t> queries, Rows<std::int8_
           Selection selection, std::size_t k, std::size_t threads, std::int64_t* indices,
           std::int32_t* similarities);
 
-// Rows of one bit for each dimension, eight by eight: data[row / 8][word][row % 8].
+// Rows of one bit for each dimension, 64 by 64: data[row / 64][byte][row % 64].
 struct SignPanels {
-    const std::uint64_t* data;
+    const std::uint8_t* data;
     std::size_t rows;
-    std::size_t words;
+    std::size_t bytes;
 };
 
-constexpr std::size_t most_sign_words = 341;  // more could overflow the 16 bits of a distance
+constexpr std::size_t most_sign_bytes = 2730;  // more could overflow the 16 bits of a distance
 
 // The rows whose signs differ least from those of a query, ascending: all those within the smallest
 // distance that takes in at least `wanted` of the kept rows, or all kept rows if there are fewer.
 //
 // A sign that differs counts 0 to 3, by the size of the query's element: twice that in units of the
 // query's root mean square, rounded. Neither the order of rows nor threads can show. Requires a
-// finite query of at most memory.words * 64 elements, wanted >= 1 and fewer than 2^32 rows. Throws
+// finite query of at most memory.bytes * 8 elements, wanted >= 1 and fewer than 2^32 rows. Throws
 // std::bad_alloc only.
 std::vector<std::int64_t> like_signs(const SignKernels& kernels, const SignPanels& memory,
                                      const float* query, std::size_t width, const bool* keep,

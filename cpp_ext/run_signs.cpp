@@ -16,11 +16,10 @@ namespace procmem {
 namespace {
 
 constexpr std::size_t block_panels =
-    64;  // few: what one block finds narrows what the next looks for
+    8;  // few: what one block finds narrows what the next looks for
 constexpr std::size_t sample_stride = 16;  // blocks: one of so many is looked at beforehand
-constexpr std::size_t panels_in_word = 8;  // whose rows are 64 bits
-constexpr double words_per_thread = 2e6;   // fewer are read before another thread has started
-constexpr std::size_t most_per_bit = 3;    // a bit that differs counts up to so many
+constexpr double bytes_per_thread = 16e6;  // fewer are read before another thread has started
+constexpr std::size_t signs_in_table = 4;
 
 // The place of the lowest bit of a word that is not zero.
 inline std::size_t lowest_bit(std::uint64_t word) {
@@ -33,11 +32,13 @@ inline std::size_t lowest_bit(std::uint64_t word) {
 #endif
 }
 
-// A query in bits: its signs, and which of them count one or two if a row's differ; both: three.
+// What rows are compared with: for every four signs, what each of the 16 that a row may have counts.
+//
+// A sign that differs from the query's counts 0 to 3, by the size of the query's element.
 class Query {
   public:
-    Query(const float* elements, std::size_t width, std::size_t words)
-        : words_(words), bits_(3 * words, 0) {
+    Query(const float* elements, std::size_t width, std::size_t bytes)
+        : tables_(bytes * 8 / signs_in_table * sign_entries, 0) {
         double squares = 0;
         for (std::size_t d = 0; d < width; ++d) {
             squares += static_cast<double>(elements[d]) * static_cast<double>(elements[d]);
@@ -46,25 +47,21 @@ class Query {
         const double scale = spread > 0 ? 2 / spread : 0;
         for (std::size_t d = 0; d < width; ++d) {
             const double size = std::fabs(static_cast<double>(elements[d])) * scale;
-            const std::uint64_t level = size < 0.5 ? 0 : size < 1.5 ? 1 : size < 2.5 ? 2 : 3;
-            const std::size_t word = d / 64;
-            const std::size_t bit = d % 64;
-            bits_[word] |= std::uint64_t{elements[d] > 0} << bit;
-            bits_[words + word] |= (level & 1) << bit;
-            bits_[2 * words + word] |= (level >> 1) << bit;
+            const auto counts =
+                static_cast<std::uint8_t>(size < 0.5 ? 0 : size < 1.5 ? 1 : size < 2.5 ? 2 : 3);
+            std::uint8_t* const table = tables_.data() + d / signs_in_table * sign_entries;
+            for (std::size_t entry = 0; entry < sign_entries; ++entry) {
+                const bool sign = (entry >> d % signs_in_table & 1) != 0;
+                const bool differs = sign != (elements[d] > 0);
+                table[entry] = static_cast<std::uint8_t>(table[entry] + (differs ? counts : 0));
+            }
         }
     }
 
-    // Makes it what a block is compared with.
-    void lend(SignBlock& block) const {
-        block.signs = bits_.data();
-        block.ones = block.signs + words_;
-        block.twos = block.ones + words_;
-    }
+    const std::uint8_t* tables() const { return tables_.data(); }
 
   private:
-    std::size_t words_;
-    std::vector<std::uint64_t> bits_;
+    std::vector<std::uint8_t> tables_;
 };
 
 struct Candidate {
@@ -127,11 +124,8 @@ class Found {
         }
         Candidate* const start = candidates_.data() + count_;
         Candidate* end = start;
-        for (std::size_t panel = 0; panel < block.count; panel += panels_in_word) {
-            std::uint64_t within = 0;
-            for (std::size_t i = 0; i < panels_in_word; ++i) {
-                within |= std::uint64_t{block.within[panel + i]} << (i * sign_rows);
-            }
+        for (std::size_t panel = 0; panel < block.count; ++panel) {
+            std::uint64_t within = block.within[panel];
             // Some at once, whether there are so many or not: nobody foresees how many there are.
             while (within != 0) {
                 for (std::size_t i = 0; i < at_once; ++i) {
@@ -171,19 +165,19 @@ struct Search {
     const Query& query;
     const bool* keep;
     std::size_t panels = (memory.rows + sign_rows - 1) / sign_rows;
-    std::size_t largest = memory.words * 64 * most_per_bit;  // distance
+    std::size_t largest = memory.bytes * 8 / signs_in_table * most_per_entry;  // distance
 
     // Looks at every `stride`-th block for what is within a limit, in as many threads as in
     // `found`.
     void look(std::vector<Found>& found, std::size_t stride) const {
-        const std::size_t panel_words = memory.words * sign_rows;
+        const std::size_t panel_bytes = memory.bytes * sign_rows;
         std::vector<std::uint16_t> distances(found.size() * block_panels * sign_rows);
-        std::vector<std::uint8_t> within(found.size() * block_panels);
+        std::vector<std::uint64_t> within(found.size() * block_panels);
         std::atomic<std::size_t> next_panel{0};
         run_on(found.size(), [&](std::size_t worker) {
             SignBlock block{};
-            block.words = memory.words;
-            query.lend(block);
+            block.bytes = memory.bytes;
+            block.tables = query.tables();
             block.distances = distances.data() + worker * block_panels * sign_rows;
             block.within = within.data() + worker * block_panels;
             for (;;) {
@@ -192,7 +186,7 @@ struct Search {
                     break;
                 }
                 const std::size_t first = panel * sign_rows;
-                block.panels = memory.data + panel * panel_words;
+                block.panels = memory.data + panel * panel_bytes;
                 block.count = std::min(block_panels, panels - panel);
                 block.limit = found[worker].limit().distance();
                 kernels.compare(block);
@@ -234,11 +228,11 @@ struct Search {
 std::vector<std::int64_t> like_signs(const SignKernels& kernels, const SignPanels& memory,
                                      const float* query, std::size_t width, const bool* keep,
                                      std::size_t wanted, std::size_t threads) {
-    const Query in_bits(query, width, memory.words);
-    const Search search{kernels, memory, in_bits, keep};
+    const Query tables(query, width, memory.bytes);
+    const Search search{kernels, memory, tables, keep};
     const std::size_t team = usable_threads(
         threads, (search.panels + block_panels - 1) / block_panels,
-        static_cast<double>(memory.rows * memory.words) / words_per_thread * work_per_thread);
+        static_cast<double>(memory.rows * memory.bytes) / bytes_per_thread * work_per_thread);
     std::vector<Found> found;
     const std::size_t first = search.guess(wanted);
     Limit limit = search.all_within(first, wanted, team, found);

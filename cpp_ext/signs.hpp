@@ -1,27 +1,37 @@
 // What the paths for signs share. In an unnamed namespace as in topk.hpp.
+//
+// A row's signs are looked up four at a time in tables that hold what they count, and the entries
+// added up: with rows side by side, one instruction looks up for 16 rows and more (Andre, Kermarrec,
+// Le Scouarnec, "Cache locality is not enough: high-performance nearest neighbor search with product
+// quantization fast scan", 2015).
 #pragma once
+
+#include <algorithm>
 
 #include "kernels.hpp"
 
 namespace procmem {
 namespace {
 
-constexpr std::size_t most_words_in_bytes = 31;  // 8 ones a word and byte: a byte holds 255
+constexpr std::size_t halves = 2;  // of a byte of signs, with a table each
+constexpr std::size_t byte_entries = halves * sign_entries;
 
-// The end of the stretch of words that begins with `first` and whose ones bytes can count.
-[[maybe_unused]] inline std::size_t end_of_stretch(std::size_t first, std::size_t words) noexcept {
-    return words - first < most_words_in_bytes ? words : first + most_words_in_bytes;
+// Bytes of a row whose entries a byte can add up.
+constexpr std::size_t bytes_at_once = 255 / (halves * most_per_entry);
+
+// The end of the stretch that begins with byte `first`.
+[[maybe_unused]] inline std::size_t end_of_stretch(std::size_t first, std::size_t bytes) noexcept {
+    return std::min(first + bytes_at_once, bytes);
 }
 
-// Writes what was counted for the rows of a panel.
-[[maybe_unused]] inline void write_panel(const SignBlock& block, std::size_t panel,
-                                         const std::uint64_t* sums) noexcept {
-    unsigned within = 0;
+// Says which rows of a panel are within the limit, after their distances were written.
+[[maybe_unused]] inline void write_within(const SignBlock& block, std::size_t panel) noexcept {
+    std::uint64_t within = 0;
     for (std::size_t row = 0; row < sign_rows; ++row) {
-        block.distances[panel * sign_rows + row] = static_cast<std::uint16_t>(sums[row]);
-        within |= static_cast<unsigned>(sums[row] <= block.limit) << row;
+        const bool is_within = block.distances[panel * sign_rows + row] <= block.limit;
+        within |= std::uint64_t{is_within} << row;
     }
-    block.within[panel] = static_cast<std::uint8_t>(within);
+    block.within[panel] = within;
 }
 
 }  // namespace

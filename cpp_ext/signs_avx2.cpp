@@ -1,60 +1,84 @@
-// The AVX2 path for signs: ones are looked up four bits at a time and added up byte by byte (Mula,
-// Kurz, Lemire, "Faster population counts using AVX2 instructions", 2018).
+// The AVX2 path for signs: vpshufb looks up for 32 rows at once.
 
 #include <immintrin.h>
 
+#include "prefetch.hpp"
 #include "signs.hpp"
 
 namespace procmem {
 namespace {
 
-inline __m256i count(__m256i bits) noexcept {  // of every byte
-    const __m256i table = _mm256_setr_epi8(0, 1, 1, 2, 1, 2, 2, 3, 1, 2, 2, 3, 2, 3, 3, 4,  //
-                                           0, 1, 1, 2, 1, 2, 2, 3, 1, 2, 2, 3, 2, 3, 3, 4);
-    const __m256i nibble = _mm256_set1_epi8(0x0f);
-    const __m256i low = _mm256_and_si256(bits, nibble);
-    const __m256i high = _mm256_and_si256(_mm256_srli_epi16(bits, 4), nibble);
-    return _mm256_add_epi8(_mm256_shuffle_epi8(table, low), _mm256_shuffle_epi8(table, high));
+// What a processor foresees of a stream ends with each page of memory.
+constexpr std::size_t bytes_ahead = 4096;
+
+constexpr std::size_t lanes = 32;
+constexpr std::size_t parts = sign_rows / lanes;
+
+inline __m256i load(const void* bytes) noexcept {
+    return _mm256_loadu_si256(static_cast<const __m256i*>(bytes));
 }
 
-inline __m256i total(__m256i bytes) noexcept {
-    return _mm256_sad_epu8(bytes, _mm256_setzero_si256());
+inline __m256i table_at(const std::uint8_t* entries) noexcept {  // the same for both lanes
+    return _mm256_broadcastsi128_si256(
+        _mm_loadu_si128(reinterpret_cast<const __m128i*>(entries)));
+}
+
+inline __m256i is_within(__m256i distances, __m256i limit) noexcept {
+    return _mm256_cmpeq_epi16(_mm256_max_epu16(distances, limit), limit);
+}
+
+// Writes the sums of 32 rows, given those of even and of odd ones; which are within the limit.
+inline std::uint32_t write(__m256i even, __m256i odd, __m256i limit,
+                           std::uint16_t* distances) noexcept {
+    const __m256i low = _mm256_unpacklo_epi16(even, odd);   // rows 0 to 7 and 16 to 23
+    const __m256i high = _mm256_unpackhi_epi16(even, odd);  // rows 8 to 15 and 24 to 31
+    auto* const target = reinterpret_cast<__m256i*>(distances);
+    _mm256_storeu_si256(target, _mm256_permute2x128_si256(low, high, 0x20));
+    _mm256_storeu_si256(target + 1, _mm256_permute2x128_si256(low, high, 0x31));
+    const __m256i within =
+        _mm256_packs_epi16(is_within(low, limit), is_within(high, limit));  // in order again
+    return static_cast<std::uint32_t>(_mm256_movemask_epi8(within));
 }
 
 void compare(const SignBlock& block) noexcept {
-    const std::uint64_t* panels = block.panels;
-    constexpr std::size_t halves = 2;  // of the eight rows
+    const std::uint8_t* signs = block.panels;
+    const __m256i nibble = _mm256_set1_epi8(0x0f);
+    const __m256i low_byte = _mm256_set1_epi16(0x00ff);
+    const __m256i limit = _mm256_set1_epi16(static_cast<short>(block.limit));
     for (std::size_t panel = 0; panel < block.count; ++panel) {
-        __m256i sums[halves] = {_mm256_setzero_si256(), _mm256_setzero_si256()};
-        for (std::size_t first = 0; first < block.words; first += most_words_in_bytes) {
-            const std::size_t end = end_of_stretch(first, block.words);
-            __m256i single[halves] = {_mm256_setzero_si256(), _mm256_setzero_si256()};
-            __m256i twofold[halves] = {_mm256_setzero_si256(), _mm256_setzero_si256()};
-            for (std::size_t word = first; word < end; ++word) {
-                const __m256i sign = _mm256_set1_epi64x(static_cast<long long>(block.signs[word]));
-                const __m256i ones = _mm256_set1_epi64x(static_cast<long long>(block.ones[word]));
-                const __m256i twos = _mm256_set1_epi64x(static_cast<long long>(block.twos[word]));
-                for (std::size_t half = 0; half < halves; ++half, panels += 4) {
-                    const __m256i rows =
-                        _mm256_loadu_si256(reinterpret_cast<const __m256i*>(panels));
-                    const __m256i differing = _mm256_xor_si256(rows, sign);
-                    single[half] = _mm256_add_epi8(single[half],
-                                                   count(_mm256_and_si256(differing, ones)));
-                    twofold[half] = _mm256_add_epi8(twofold[half],
-                                                    count(_mm256_and_si256(differing, twos)));
+        __m256i even[parts];
+        __m256i odd[parts];
+        for (std::size_t i = 0; i < parts; ++i) {
+            even[i] = odd[i] = _mm256_setzero_si256();
+        }
+        for (std::size_t first = 0; first < block.bytes; first += bytes_at_once) {
+            const std::size_t end = end_of_stretch(first, block.bytes);
+            __m256i counted[parts] = {_mm256_setzero_si256(), _mm256_setzero_si256()};
+            for (std::size_t byte = first; byte < end; ++byte, signs += sign_rows) {
+                fetch(signs, bytes_ahead);
+                const std::uint8_t* const table = block.tables + byte * byte_entries;
+                const __m256i low = table_at(table);
+                const __m256i high = table_at(table + sign_entries);
+                for (std::size_t i = 0; i < parts; ++i) {
+                    const __m256i rows = load(signs + i * lanes);
+                    const __m256i shifted = _mm256_and_si256(_mm256_srli_epi16(rows, 4), nibble);
+                    const __m256i of_low =
+                        _mm256_shuffle_epi8(low, _mm256_and_si256(rows, nibble));
+                    const __m256i of_high = _mm256_shuffle_epi8(high, shifted);
+                    counted[i] = _mm256_add_epi8(counted[i], _mm256_add_epi8(of_low, of_high));
                 }
             }
-            for (std::size_t half = 0; half < halves; ++half) {
-                sums[half] = _mm256_add_epi64(sums[half], total(single[half]));
-                sums[half] = _mm256_add_epi64(sums[half],
-                                              _mm256_slli_epi64(total(twofold[half]), 1));
+            for (std::size_t i = 0; i < parts; ++i) {
+                even[i] = _mm256_add_epi16(even[i], _mm256_and_si256(counted[i], low_byte));
+                odd[i] = _mm256_add_epi16(odd[i], _mm256_srli_epi16(counted[i], 8));
             }
         }
-        std::uint64_t lanes[sign_rows];
-        for (std::size_t half = 0; half < halves; ++half) {
-            _mm256_storeu_si256(reinterpret_cast<__m256i*>(lanes + 4 * half), sums[half]);
+        std::uint64_t within = 0;
+        for (std::size_t i = 0; i < parts; ++i) {
+            std::uint16_t* const distances = block.distances + panel * sign_rows + i * lanes;
+            within |= std::uint64_t{write(even[i], odd[i], limit, distances)} << (i * lanes);
         }
-        write_panel(block, panel, lanes);
+        block.within[panel] = within;
     }
 }
 

@@ -1,9 +1,9 @@
-// The AVX-512 path for signs: eight rows of a panel are eight lanes, and vpopcntq counts in each.
+// The AVX-512 path for signs: vpshufb looks up for 64 rows at once.
 
 #include <immintrin.h>
 
-#include "kernels.hpp"
 #include "prefetch.hpp"
+#include "signs.hpp"
 
 namespace procmem {
 namespace {
@@ -11,67 +11,51 @@ namespace {
 // What a processor foresees of a stream ends with each page of memory.
 constexpr std::size_t bytes_ahead = 4096;
 
-constexpr int differ_and_count = 0x28;  // (a ^ b) & c as a truth table
-
-inline __m512i count(__m512i rows, __m512i signs, __m512i mask) noexcept {
-    return _mm512_popcnt_epi64(_mm512_ternarylogic_epi64(rows, signs, mask, differ_and_count));
+inline __m512i table_at(const std::uint8_t* entries) noexcept {  // the same for all lanes
+    return _mm512_broadcast_i32x4(_mm_loadu_si128(reinterpret_cast<const __m128i*>(entries)));
 }
 
-inline void write(const SignBlock& block, std::size_t panel, __m512i sums) noexcept {
-    _mm_storeu_si128(reinterpret_cast<__m128i*>(block.distances + panel * sign_rows),
-                     _mm512_cvtepi64_epi16(sums));
-    block.within[panel] = _mm512_cmple_epu64_mask(sums, _mm512_set1_epi64(block.limit));
-}
-
-// `Panels` panels at once, so that they share what is loaded of the other side. `Words` is how many
-// words a row has, known to the compiler: then all of that stays in registers. 0: block.words.
-template <std::size_t Panels, std::size_t Words>
-inline void compare_panels(const SignBlock& block, std::size_t panel) noexcept {
-    const std::size_t words = Words > 0 ? Words : block.words;
-    const std::size_t panel_words = words * sign_rows;
-    const std::uint64_t* rows = block.panels + panel * panel_words;
-    __m512i single[Panels];
-    __m512i twofold[Panels];
-    for (std::size_t i = 0; i < Panels; ++i) {
-        single[i] = twofold[i] = _mm512_setzero_si512();
-    }
-    for (std::size_t i = 0; i < Panels * panel_words; i += sign_rows) {
-        fetch(rows + i, bytes_ahead);
-    }
-    for (std::size_t word = 0; word < words; ++word) {
-        const __m512i signs = _mm512_set1_epi64(static_cast<long long>(block.signs[word]));
-        const __m512i ones = _mm512_set1_epi64(static_cast<long long>(block.ones[word]));
-        const __m512i twos = _mm512_set1_epi64(static_cast<long long>(block.twos[word]));
-        for (std::size_t i = 0; i < Panels; ++i) {
-            const __m512i own = _mm512_loadu_si512(rows + i * panel_words + word * sign_rows);
-            single[i] = _mm512_add_epi64(single[i], count(own, signs, ones));
-            twofold[i] = _mm512_add_epi64(twofold[i], count(own, signs, twos));
-        }
-    }
-    for (std::size_t i = 0; i < Panels; ++i) {
-        write(block, panel + i, _mm512_add_epi64(single[i], _mm512_slli_epi64(twofold[i], 1)));
-    }
-}
-
-template <std::size_t Words>
-void compare_rows_of(const SignBlock& block) noexcept {
-    constexpr std::size_t at_once = 4;
-    std::size_t panel = 0;
-    for (; panel + at_once <= block.count; panel += at_once) {
-        compare_panels<at_once, Words>(block, panel);
-    }
-    for (; panel < block.count; ++panel) {
-        compare_panels<1, Words>(block, panel);
-    }
+// Writes the sums of a panel, given those of even and of odd rows, and which are within the limit.
+inline void write(const SignBlock& block, std::size_t panel, __m512i even, __m512i odd) noexcept {
+    const __m512i low = _mm512_unpacklo_epi16(even, odd);   // rows 0 to 7, 16 to 23 and so on
+    const __m512i high = _mm512_unpackhi_epi16(even, odd);  // rows 8 to 15, 24 to 31 and so on
+    const __m512i before = _mm512_setr_epi64(0, 1, 8, 9, 2, 3, 10, 11);
+    const __m512i after = _mm512_setr_epi64(4, 5, 12, 13, 6, 7, 14, 15);
+    const __m512i first = _mm512_permutex2var_epi64(low, before, high);
+    const __m512i second = _mm512_permutex2var_epi64(low, after, high);
+    auto* const target = reinterpret_cast<__m512i*>(block.distances + panel * sign_rows);
+    _mm512_storeu_si512(target, first);
+    _mm512_storeu_si512(target + 1, second);
+    const __m512i limit = _mm512_set1_epi16(static_cast<short>(block.limit));
+    block.within[panel] = std::uint64_t{_mm512_cmple_epu16_mask(first, limit)} |
+                          std::uint64_t{_mm512_cmple_epu16_mask(second, limit)} << 32;
 }
 
 void compare(const SignBlock& block) noexcept {
-    using Compare = void (*)(const SignBlock&) noexcept;
-    constexpr Compare by_words[] = {compare_rows_of<0>, compare_rows_of<1>, compare_rows_of<2>,
-                                    compare_rows_of<3>, compare_rows_of<4>, compare_rows_of<5>,
-                                    compare_rows_of<6>, compare_rows_of<7>, compare_rows_of<8>};
-    constexpr std::size_t most = sizeof by_words / sizeof *by_words - 1;
-    by_words[block.words <= most ? block.words : 0](block);
+    const std::uint8_t* signs = block.panels;
+    const __m512i nibble = _mm512_set1_epi8(0x0f);
+    const __m512i low_byte = _mm512_set1_epi16(0x00ff);
+    for (std::size_t panel = 0; panel < block.count; ++panel) {
+        __m512i even = _mm512_setzero_si512();
+        __m512i odd = _mm512_setzero_si512();
+        for (std::size_t first = 0; first < block.bytes; first += bytes_at_once) {
+            const std::size_t end = end_of_stretch(first, block.bytes);
+            __m512i counted = _mm512_setzero_si512();
+            for (std::size_t byte = first; byte < end; ++byte, signs += sign_rows) {
+                fetch(signs, bytes_ahead);
+                const std::uint8_t* const table = block.tables + byte * byte_entries;
+                const __m512i rows = _mm512_loadu_si512(signs);
+                const __m512i shifted = _mm512_and_si512(_mm512_srli_epi16(rows, 4), nibble);
+                const __m512i of_low =
+                    _mm512_shuffle_epi8(table_at(table), _mm512_and_si512(rows, nibble));
+                const __m512i of_high = _mm512_shuffle_epi8(table_at(table + sign_entries), shifted);
+                counted = _mm512_add_epi8(counted, _mm512_add_epi8(of_low, of_high));
+            }
+            even = _mm512_add_epi16(even, _mm512_and_si512(counted, low_byte));
+            odd = _mm512_add_epi16(odd, _mm512_srli_epi16(counted, 8));
+        }
+        write(block, panel, even, odd);
+    }
 }
 
 }  // namespace

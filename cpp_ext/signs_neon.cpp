@@ -1,4 +1,4 @@
-// The NEON path for signs: vcnt counts the ones of every byte, two rows at a time.
+// The NEON path for signs: tbl looks up for 16 rows at once.
 
 #include <arm_neon.h>
 
@@ -7,47 +7,42 @@
 namespace procmem {
 namespace {
 
-inline uint8x16_t count(uint64x2_t bits) noexcept { return vcntq_u8(vreinterpretq_u8_u64(bits)); }
-
-inline uint64x2_t total(uint8x16_t bytes) noexcept {
-    return vpaddlq_u32(vpaddlq_u16(vpaddlq_u8(bytes)));
-}
+constexpr std::size_t lanes = 16;
+constexpr std::size_t quarters = sign_rows / lanes;
 
 void compare(const SignBlock& block) noexcept {
-    const std::uint64_t* panels = block.panels;
-    constexpr std::size_t pairs = sign_rows / 2;
+    const std::uint8_t* signs = block.panels;
     for (std::size_t panel = 0; panel < block.count; ++panel) {
-        uint64x2_t sums[pairs];
-        for (std::size_t pair = 0; pair < pairs; ++pair) {
-            sums[pair] = vdupq_n_u64(0);
+        uint16x8_t sums[2 * quarters];
+        for (uint16x8_t& eight : sums) {
+            eight = vdupq_n_u16(0);
         }
-        for (std::size_t first = 0; first < block.words; first += most_words_in_bytes) {
-            const std::size_t end = end_of_stretch(first, block.words);
-            uint8x16_t single[pairs];
-            uint8x16_t twofold[pairs];
-            for (std::size_t pair = 0; pair < pairs; ++pair) {
-                single[pair] = twofold[pair] = vdupq_n_u8(0);
+        for (std::size_t first = 0; first < block.bytes; first += bytes_at_once) {
+            const std::size_t end = end_of_stretch(first, block.bytes);
+            uint8x16_t counted[quarters];
+            for (uint8x16_t& quarter : counted) {
+                quarter = vdupq_n_u8(0);
             }
-            for (std::size_t word = first; word < end; ++word) {
-                const uint64x2_t sign = vdupq_n_u64(block.signs[word]);
-                const uint64x2_t ones = vdupq_n_u64(block.ones[word]);
-                const uint64x2_t twos = vdupq_n_u64(block.twos[word]);
-                for (std::size_t pair = 0; pair < pairs; ++pair, panels += 2) {
-                    const uint64x2_t differing = veorq_u64(vld1q_u64(panels), sign);
-                    single[pair] = vaddq_u8(single[pair], count(vandq_u64(differing, ones)));
-                    twofold[pair] = vaddq_u8(twofold[pair], count(vandq_u64(differing, twos)));
+            for (std::size_t byte = first; byte < end; ++byte, signs += sign_rows) {
+                const std::uint8_t* const table = block.tables + byte * byte_entries;
+                const uint8x16_t low = vld1q_u8(table);
+                const uint8x16_t high = vld1q_u8(table + sign_entries);
+                for (std::size_t i = 0; i < quarters; ++i) {
+                    const uint8x16_t rows = vld1q_u8(signs + i * lanes);
+                    const uint8x16_t of_low = vqtbl1q_u8(low, vandq_u8(rows, vdupq_n_u8(0x0f)));
+                    const uint8x16_t of_high = vqtbl1q_u8(high, vshrq_n_u8(rows, 4));
+                    counted[i] = vaddq_u8(counted[i], vaddq_u8(of_low, of_high));
                 }
             }
-            for (std::size_t pair = 0; pair < pairs; ++pair) {
-                sums[pair] = vaddq_u64(sums[pair], total(single[pair]));
-                sums[pair] = vaddq_u64(sums[pair], vshlq_n_u64(total(twofold[pair]), 1));
+            for (std::size_t i = 0; i < quarters; ++i) {
+                sums[2 * i] = vaddw_u8(sums[2 * i], vget_low_u8(counted[i]));
+                sums[2 * i + 1] = vaddw_u8(sums[2 * i + 1], vget_high_u8(counted[i]));
             }
         }
-        std::uint64_t lanes[sign_rows];
-        for (std::size_t pair = 0; pair < pairs; ++pair) {
-            vst1q_u64(lanes + 2 * pair, sums[pair]);
+        for (std::size_t i = 0; i < 2 * quarters; ++i) {
+            vst1q_u16(block.distances + panel * sign_rows + i * lanes / 2, sums[i]);
         }
-        write_panel(block, panel, lanes);
+        write_within(block, panel);
     }
 }
 

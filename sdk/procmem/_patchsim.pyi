@@ -29,7 +29,7 @@ def topk(
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int32]]: ...
 def like_signs(
     query: npt.NDArray[np.float32],
-    memory: npt.NDArray[np.uint64],
+    memory: npt.NDArray[np.uint8],
     count: int,
     wanted: int,
     threads: int = 0,

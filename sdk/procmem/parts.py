@@ -7,7 +7,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 ROWS = 256
-"""Of 384 numbers these stay in a core's cache when they are widened; a multiple of 8."""
+"""Of 384 numbers these stay in a core's cache when they are widened. A multiple of `SIGN_ROWS`."""
 
 _LEAST = 65_536  # with fewer rows threads do not pay
 

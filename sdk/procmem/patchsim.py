@@ -24,7 +24,10 @@ from procmem.errors import InputError
 
 Float32 = npt.NDArray[np.float32]
 Bool = npt.NDArray[np.bool_]
-Words = npt.NDArray[np.uint64]
+Bytes = npt.NDArray[np.uint8]
+
+SIGN_ROWS = 64
+"""Rows whose signs stand side by side."""
 
 
 @overload
@@ -108,7 +111,7 @@ def top_k_reference(
 
 def like_signs(
     query: Float32,
-    memory: Words,
+    memory: Bytes,
     count: int,
     wanted: SupportsIndex,
     *,
@@ -122,9 +125,9 @@ def like_signs(
     Long, "RaBitQ", 2024, with two bits for each element and without their rotation).
 
     Args:
-        query: (D,) float32, finite; D at most 21,824.
-        memory: (P, W, 8) uint64 from `sign_panels`: the bits of eight rows side by side.
-        count: N, how many rows there are; the panels hold them and at most seven of filling.
+        query: (D,) float32, finite; D at most 21,840.
+        memory: (P, B, 64) uint8 from `sign_panels`: the bytes of 64 rows side by side.
+        count: N, how many rows there are; the panels hold them and at most 63 of filling.
         wanted: how many rows are wanted, at least 1.
         keep: (N,) bool, False for rows that shall not be found. None keeps all.
         threads: how many threads may work; 0 means one per core.
@@ -150,15 +153,15 @@ def like_signs(
 
 
 def like_signs_reference(
-    query: Float32, memory: Words, count: int, wanted: int, *, keep: Bool | None = None
+    query: Float32, memory: Bytes, count: int, wanted: int, *, keep: Bool | None = None
 ) -> npt.NDArray[np.int64]:
     """The twin of `like_signs`: all distances, sorted."""
     signs, *planes = _sign_query(query)
-    words = memory.transpose(0, 2, 1).reshape(-1, len(signs))[:count]  # (N, W)
+    lines = sign_lines(memory, count)
     distances = np.zeros(count, dtype=np.int64)
     for plane, weight in zip(planes, (1, 2), strict=True):
-        differing = np.ascontiguousarray((words ^ signs) & plane).view(np.uint8)
-        distances += weight * np.unpackbits(differing, axis=1).sum(axis=1, dtype=np.int64)
+        differing = np.unpackbits((lines ^ signs) & plane, axis=1)
+        distances += weight * differing.sum(axis=1, dtype=np.int64)
     rows = np.arange(count) if keep is None else np.flatnonzero(keep)
     if len(rows) <= wanted:
         return rows.astype(np.int64)
@@ -167,36 +170,47 @@ def like_signs_reference(
     return found
 
 
-def _sign_query(query: Float32) -> Words:
-    """(3, W) a query's signs, those that count one if a row's differ, and those that count two."""
+def _sign_query(query: Float32) -> Bytes:
+    """(3, B) a query's signs, those that count one if a row's differ, and those that count two."""
     wide = query.astype(np.float64)
     spread = np.sqrt(np.square(wide).mean())
     levels = np.digitize(np.abs(wide) * (2 / spread if spread > 0 else 0), [0.5, 1.5, 2.5])
-    flags = np.zeros((3, -(-len(query) // 64) * 64), dtype=np.bool_)
-    flags[:, : len(query)] = query > 0, levels & 1, levels & 2
-    words: Words = np.packbits(flags, axis=1, bitorder="little").view(np.uint64)
-    return words
+    flags = np.stack([query > 0, levels & 1 > 0, levels & 2 > 0])
+    return np.packbits(flags, axis=1, bitorder="little")
 
 
-def sign_panels(rows: npt.NDArray[np.floating[Any]]) -> Words:
+def sign_panels(rows: npt.NDArray[np.floating[Any]]) -> Bytes:
     """One bit of each element, set if it is above zero, as `like_signs` reads them.
 
     Args:
         rows: (N, D) floats, none of them NaN.
 
     Returns:
-        (P, W, 8) uint64, P = ceil(N / 8), W = ceil(D / 64); filling is zero.
+        (P, B, 64) uint8, P = ceil(N / 64), B = ceil(D / 8); filling is zero.
     """
-    count, width = rows.shape
-    bits = np.zeros((-(-count // 8) * 8, -(-width // 64) * 8), dtype=np.uint8)
     if rows.dtype == np.float16:  # compared as integers, which is ten times as fast
         above = np.ascontiguousarray(rows).view(np.uint16) - np.uint16(1) < 0x7FFF
     else:
         above = rows > 0
-    bits[:count, : -(-width // 8)] = np.packbits(above, axis=1, bitorder="little")
-    words = bits.view(np.uint64).reshape(-1, 8, bits.shape[1] // 8)
-    panels: Words = np.ascontiguousarray(words.transpose(0, 2, 1))
+    return panels_of(np.packbits(above, axis=1, bitorder="little"))
+
+
+def panels_of(lines: Bytes) -> Bytes:
+    """(N, B) bytes of signs, row by row, as panels; a copy. See `sign_panels`."""
+    count, width = lines.shape
+    panels = np.empty((-(-count // SIGN_ROWS), width, SIGN_ROWS), dtype=np.uint8)
+    whole = count // SIGN_ROWS
+    panels[:whole] = lines[: whole * SIGN_ROWS].reshape(whole, SIGN_ROWS, width).transpose(0, 2, 1)
+    if whole < len(panels):
+        panels[whole] = 0
+        panels[whole, :, : count % SIGN_ROWS] = lines[whole * SIGN_ROWS :].T
     return panels
+
+
+def sign_lines(panels: Bytes, count: int) -> Bytes:
+    """The inverse of `panels_of`: (N, B)."""
+    lines: Bytes = panels.transpose(0, 2, 1).reshape(-1, panels.shape[1])[:count]
+    return lines
 
 
 def unit_scales(rows: npt.NDArray[np.float16], *, threads: SupportsIndex = 0) -> Float32:

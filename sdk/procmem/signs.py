@@ -14,9 +14,9 @@ import numpy as np
 import numpy.typing as npt
 
 from procmem.parts import in_parts
-from procmem.patchsim import Words, like_signs, sign_panels
+from procmem.patchsim import SIGN_ROWS, Bytes, like_signs, panels_of, sign_lines, sign_panels
 
-MAX_WIDTH = 21_824
+MAX_WIDTH = 21_840
 """Distances of wider rows could overflow."""
 
 
@@ -29,12 +29,13 @@ class Signs:
 
     def __init__(self, rows: npt.NDArray[np.floating]) -> None:
         self._count = len(rows)
-        words = -(-rows.shape[1] // 64)
-        self._panels: Words = np.empty((-(-len(rows) // 8), words, 8), dtype=np.uint64)
+        shape = (-(-len(rows) // SIGN_ROWS), -(-rows.shape[1] // 8), SIGN_ROWS)
+        self._panels: Bytes = np.empty(shape, dtype=np.uint8)
 
         def take(part: slice) -> None:  # begins with a panel
             own = sign_panels(rows[part])
-            self._panels[part.start // 8 : part.start // 8 + len(own)] = own
+            start = part.start // SIGN_ROWS
+            self._panels[start : start + len(own)] = own
 
         in_parts(len(rows), take)
 
@@ -43,11 +44,12 @@ class Signs:
 
     def insert(self, at: npt.NDArray[np.intp], rows: npt.NDArray[np.floating]) -> None:
         """Takes in (M, D) more rows before the positions `at`, as `np.insert` does."""
-        self._hold(np.insert(self._lines(), at, _lines_of(sign_panels(rows), len(rows)), axis=0))
+        more = sign_lines(sign_panels(rows), len(rows))
+        self._hold(np.insert(sign_lines(self._panels, self._count), at, more, axis=0))
 
     def remove(self, gone: npt.NDArray[np.bool_]) -> None:
         """Drops the rows marked in (N,) `gone` and overwrites the memory that held them."""
-        lines = self._lines()
+        lines = sign_lines(self._panels, self._count)
         self._hold(lines[~gone])
         lines.fill(0)
 
@@ -76,19 +78,6 @@ class Signs:
         """
         return like_signs(query, self._panels, self._count, wanted, keep=keep)
 
-    def _lines(self) -> Words:
-        """(N, W), a copy."""
-        return _lines_of(self._panels, self._count)
-
-    def _hold(self, lines: Words) -> None:
+    def _hold(self, lines: Bytes) -> None:
         self._panels.fill(0)
-        self._count = len(lines)
-        filled = np.zeros((-(-len(lines) // 8) * 8, lines.shape[1]), dtype=np.uint64)
-        filled[: len(lines)] = lines
-        # A copy also where one word makes the order of both the same.
-        self._panels = filled.reshape(-1, 8, lines.shape[1]).transpose(0, 2, 1).copy()
-
-
-def _lines_of(panels: Words, count: int) -> Words:
-    lines: Words = panels.transpose(0, 2, 1).reshape(-1, panels.shape[1])[:count]
-    return lines
+        self._panels, self._count = panels_of(lines), len(lines)

@@ -84,7 +84,7 @@ Nearest nearest(const std::vector<Query>& queries, const std::vector<Row>& memor
 }
 
 // How much the bits of a row count that differ from a query's signs, one by one.
-std::size_t distance(const std::vector<float>& query, const std::vector<std::uint64_t>& row) {
+std::size_t distance(const std::vector<float>& query, const std::vector<std::uint8_t>& row) {
     double squares = 0;
     for (const float one : query) {
         squares += static_cast<double>(one * one);
@@ -92,7 +92,7 @@ std::size_t distance(const std::vector<float>& query, const std::vector<std::uin
     const double unit = std::sqrt(squares / static_cast<double>(query.size())) / 2;
     std::size_t sum = 0;
     for (std::size_t bit = 0; bit < query.size(); ++bit) {
-        if (((row[bit / 64] >> (bit % 64)) & 1u) != (query[bit] > 0 ? 1u : 0u)) {
+        if (((row[bit / 8] >> (bit % 8)) & 1u) != (query[bit] > 0 ? 1u : 0u)) {
             const auto size = static_cast<double>(std::fabs(query[bit]));
             sum += static_cast<std::size_t>(std::min(std::floor(size / unit + 0.5), 3.0));
         }
@@ -101,22 +101,22 @@ std::size_t distance(const std::vector<float>& query, const std::vector<std::uin
 }
 
 // Bits at random, where distances repeat often; compared one by one.
-void check_signs(const std::string& isa, std::size_t n, std::size_t words, const bool* keep,
+void check_signs(const std::string& isa, std::size_t n, std::size_t bytes, const bool* keep,
                  std::size_t wanted, std::size_t threads) {
     const std::size_t panels = (n + procmem::sign_rows - 1) / procmem::sign_rows;
-    std::vector<std::uint64_t> memory(panels * words * procmem::sign_rows);
-    std::vector<float> query(64 * words);
-    for (std::uint64_t& word : memory) {
-        word = std::uniform_int_distribution<std::uint64_t>()(random_bits);
+    std::vector<std::uint8_t> memory(panels * bytes * procmem::sign_rows);
+    std::vector<float> query(8 * bytes);
+    for (std::uint8_t& byte : memory) {
+        byte = static_cast<std::uint8_t>(between(0, 255));
     }
     for (float& element : query) {
         element = static_cast<float>(between(-9, 9));
     }
     std::vector<std::pair<std::size_t, std::int64_t>> order;
     for (std::size_t row = 0; row < n; ++row) {
-        std::vector<std::uint64_t> own;
-        for (std::size_t word = 0; word < words; ++word) {
-            const std::size_t at = (row / procmem::sign_rows * words + word) * procmem::sign_rows;
+        std::vector<std::uint8_t> own;
+        for (std::size_t byte = 0; byte < bytes; ++byte) {
+            const std::size_t at = (row / procmem::sign_rows * bytes + byte) * procmem::sign_rows;
             own.push_back(memory[at + row % procmem::sign_rows]);
         }
         if (keep[row]) {
@@ -132,9 +132,9 @@ void check_signs(const std::string& isa, std::size_t n, std::size_t words, const
     }
     std::sort(expected.begin(), expected.end());
     const auto found =
-        procmem::like_signs(procmem::choose_sign_kernels(isa), {memory.data(), n, words},
+        procmem::like_signs(procmem::choose_sign_kernels(isa), {memory.data(), n, bytes},
                             query.data(), query.size(), keep, wanted, threads);
-    require(found == expected, "like_signs", 1, n, words);
+    require(found == expected, "like_signs", 1, n, bytes);
 }
 
 void check(const std::string& isa, std::size_t q, std::size_t n, std::size_t d, double share) {

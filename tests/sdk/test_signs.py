@@ -14,7 +14,13 @@ from tests.sdk.test_reasons import Model, image
 from procmem import VisualMemory, _patchsim, index
 from procmem.errors import InputError
 from procmem.index import Index
-from procmem.patchsim import like_signs, like_signs_reference, sign_panels
+from procmem.patchsim import (
+    like_signs,
+    like_signs_reference,
+    panels_of,
+    sign_lines,
+    sign_panels,
+)
 from procmem.signs import MAX_WIDTH, Signs
 
 Float32 = npt.NDArray[np.float32]
@@ -79,6 +85,20 @@ def test_every_path_finds_the_rows_of_like_signs(
             np.testing.assert_array_equal(found, expected)
 
 
+def test_sums_that_fill_a_byte_do_not_overflow() -> None:
+    """The first elements alone are large, so that each of them counts three; rows differ in more
+    and more of them."""
+    query = np.full(384, 0.01, dtype=np.float32)
+    query[:120] = 1
+    rows = np.tile(query, (121, 1))
+    for row in range(121):
+        rows[row, :row] = -1
+    for isa in _patchsim.available_isas():
+        for wanted in range(1, 122):
+            found = _patchsim.like_signs(query, sign_panels(rows), 121, wanted, isa=isa)
+            assert found.tolist() == list(range(wanted))
+
+
 def test_many_rows_are_found_whatever_the_sample_says() -> None:
     """The near rows stand where the sample that sets the first limit does not look."""
     random = np.random.default_rng(0)
@@ -93,14 +113,24 @@ def test_many_rows_are_found_whatever_the_sample_says() -> None:
 
 
 def test_signs_are_one_bit_of_each_element() -> None:
-    rows = np.random.default_rng(0).standard_normal((11, 70))
+    rows = np.random.default_rng(0).standard_normal((75, 20))
     panels = sign_panels(rows)
     np.testing.assert_array_equal(sign_panels(rows.astype(np.float16)), panels)
-    assert panels.shape == (2, 2, 8)
-    for row in range(16):
-        for element in range(128):
-            bit = int(panels[row // 8, element // 64, row % 8]) >> (element % 64) & 1
-            assert bit == (row < 11 and element < 70 and bool(rows[row, element] > 0))
+    assert panels.shape == (2, 3, 64)
+    for row in range(128):
+        for element in range(24):
+            bit = int(panels[row // 64, element // 8, row % 64]) >> (element % 8) & 1
+            assert bit == (row < 75 and element < 20 and bool(rows[row, element] > 0))
+
+
+@pytest.mark.parametrize("count", [0, 1, 63, 64, 65, 200])
+@pytest.mark.parametrize("width", [1, 2, 48])
+def test_panels_give_back_their_lines(count: int, width: int) -> None:
+    lines = np.random.default_rng(0).integers(0, 256, (count, width), dtype=np.uint8)
+    panels = panels_of(lines)
+    assert panels.shape == (-(-count // 64), width, 64)
+    np.testing.assert_array_equal(sign_lines(panels, count), lines)
+    assert not sign_lines(panels, panels.shape[0] * 64)[count:].any()
 
 
 @pytest.mark.parametrize(
@@ -123,27 +153,28 @@ def test_a_sign_counts_by_the_size_of_the_query_there(element: float, count: int
 
 
 QUERY = np.zeros(250, dtype=np.float32)
-PANELS = np.zeros((3, 4, 8), dtype=np.uint64)
+PANELS = np.zeros((3, 32, 64), dtype=np.uint8)
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"query": QUERY[:192]}, r"query has shape \(192,\), and rows have 4 words"),
+        ({"query": QUERY[:192]}, r"query has shape \(192,\), and rows have 32 bytes"),
         ({"query": [0, 0]}, "query is a list, wanted float32"),
         ({"query": QUERY.astype(np.float64)}, "query has dtype float64, wanted float32"),
         ({"query": QUERY.astype(">f4")}, "query has dtype >f4, wanted float32"),
         ({"query": np.zeros(500, np.float32)[::2]}, r"query has shape .*C-contiguous"),
         ({"query": QUERY + np.float32(np.nan)}, "query holds .*nan at 0, wanted finite numbers"),
         ({"memory": PANELS.astype(np.int64)}, "memory is int64 of shape"),
-        ({"memory": PANELS.astype(">u8")}, "memory is >u8 of shape"),
-        ({"memory": PANELS[0]}, "memory is uint64 of shape"),
-        ({"memory": PANELS[:, :, :7]}, "memory is uint64 of shape"),
-        ({"memory": PANELS[:, :0]}, "wanted 1 to 341 words"),
-        ({"memory": np.zeros((3, 342, 8), dtype=np.uint64)}, "wanted 1 to 341 words"),
+        ({"memory": PANELS.astype(np.int8)}, "memory is int8 of shape"),
+        ({"memory": PANELS[0]}, "memory is uint8 of shape"),
+        ({"memory": PANELS[:, :, :63]}, "memory is uint8 of shape"),
+        ({"memory": PANELS.transpose(0, 2, 1)}, "memory is uint8 of shape"),
+        ({"memory": PANELS[:, :0]}, "wanted 1 to 2730 bytes"),
+        ({"memory": np.zeros((3, 2731, 64), dtype=np.uint8)}, "wanted 1 to 2730 bytes"),
         ({"memory": "panels"}, "memory is a str"),
-        ({"count": 25}, "count is 25 and memory has shape"),
-        ({"count": 16}, "one panel for every 8 rows"),
+        ({"count": 193}, "count is 193 and memory has shape"),
+        ({"count": 128}, "one panel for every 64 rows"),
         ({"count": True}, "count is True, wanted a whole number"),
         ({"wanted": 0}, "wanted is 0"),
         ({"threads": -1}, "threads is -1"),
@@ -152,7 +183,7 @@ PANELS = np.zeros((3, 4, 8), dtype=np.uint64)
 )
 def test_wrong_arguments_are_told(change: dict[str, Any], message: str) -> None:
     arguments = {
-        "query": QUERY, "memory": PANELS, "count": 20, "wanted": 5, "threads": 0,
+        "query": QUERY, "memory": PANELS, "count": 150, "wanted": 5, "threads": 0,
     } | change  # fmt: skip
     keep = arguments.pop("keep", None)
     threads = arguments.pop("threads")
