@@ -79,6 +79,14 @@ STORES = {
         "procmem",
         f"{_PURGED}, receipt signed",
     ),
+    "procmem-binary-purged-later": Entry(
+        "**procmem**, binary, purged later",
+        ("memory", "BinaryPurgedLater"),
+        "procmem",
+        "procmem",
+        "`memory.delete(ids)` with `purge_limit=0`: rows deleted and overwritten, all files "
+        "searched; the ledger is written anew at the next opening",
+    ),
     "faiss": Entry(
         "faiss, IndexFlatIP in IndexIDMap",
         ("flat_faiss", "Flat"),
