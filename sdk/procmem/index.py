@@ -40,6 +40,8 @@ LEAST_ITEMS = 50_000
 _LIKELY = 3
 _FOR_EACH = 8
 
+_MOST_NEIGHBORS = 2**62  # what is asked for an item with itself is one more
+
 
 class Index:
     """The searchable copy of a memory's vectors, in RAM.
@@ -276,11 +278,13 @@ class Index:
 
 
 def check_k(k: SupportsIndex) -> int:
-    """The count that `k` is; raises InputError unless it is a whole number of at least 1."""
+    """The count that `k` is; raises InputError unless it is a whole number in [1, 2**62)."""
     try:
         count = operator.index(k)
     except TypeError as error:
         raise InputError(f"k is {k!r}, wanted a whole number of at least 1") from error
     if isinstance(k, bool) or count < 1:
         raise InputError(f"k is {k!r}, wanted a whole number of at least 1")
+    if count >= _MOST_NEIGHBORS:
+        raise InputError(f"k is {count}, wanted a number below 2**62")
     return count

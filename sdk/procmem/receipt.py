@@ -135,7 +135,7 @@ class Commitments:
         self.ids: list[int] = []
         self.commitments: list[bytes] = []
         self._leaves: list[bytes] = []
-        # Python's hash of bytes is keyed (SipHash, PEP 456): nobody can make two of the same.
+        # By Python's own hash, SipHash under a key of this process (PEP 456).
         self._places: dict[int, int] = {}
         # `hmac.digest` would prepare the key for each item anew, which takes longer than the hash.
         prepared = hmac.new(key.commitment_secret, digestmod="sha256")

@@ -217,6 +217,11 @@ def test_bad_arguments_are_told(memory):
         memory.influence(QUERIES, protocol="papers")
     with pytest.raises(InputError, match="k is 0"):
         memory.counterfactual(QUERIES[0], 0)
+    for k in (2**62, 2**63, 2**70):
+        with pytest.raises(InputError, match=f"k is {k}, wanted a number below"):
+            memory.influence(QUERIES, k)
+        with pytest.raises(InputError, match=f"k is {k}, wanted a number below"):
+            memory.classify(QUERIES[0], k)
     with pytest.raises(ImageDecodeError, match=r"images\[1\]"):
         memory.influence([QUERIES[0], b"no picture"])
     assert memory.influence([]).answers == ()
