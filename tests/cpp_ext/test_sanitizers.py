@@ -62,6 +62,7 @@ def test_no_path_reads_or_writes_where_it_must_not(tmp_path: Path) -> None:
         cmake, "-S", ROOT, "-B", tmp_path, "-G", "Ninja", f"-DCMAKE_MAKE_PROGRAM={ninja}",
         f"-DPROCMEM_SANITIZE={SANITIZERS}",
         "-DPROCMEM_WERROR=ON", "-DCMAKE_BUILD_TYPE=RelWithDebInfo",
+        "-DCMAKE_CXX_FLAGS_RELWITHDEBINFO=-O1 -DNDEBUG",  # two thirds of the time of -O2
         f"-DCMAKE_CXX_COMPILER={compiler}", f"-DPython_EXECUTABLE={sys.executable}",
         f"-Dpybind11_DIR={pybind11.get_cmake_dir()}",
     )  # fmt: skip
