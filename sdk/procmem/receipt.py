@@ -122,7 +122,7 @@ class Commitments:
         key: of the vault.
         canonical: (id, canonical stored bytes) ascending by id, from `Vault.canonical`.
         earlier: of the same vault under the same key. Items whose id and bytes are as they were
-            then, by a hash of 64 bits, have the commitments that they had: half of the time.
+            then, by a hash of 64 bits, have the commitments that they had.
     """
 
     def __init__(
@@ -134,26 +134,19 @@ class Commitments:
     ) -> None:
         self.ids: list[int] = []
         self.commitments: list[bytes] = []
-        self._leaves: list[bytes] = []
-        # By Python's own hash, SipHash under a key of this process (PEP 456).
-        self._places: dict[int, int] = {}
+        # By Python's own hash of id and bytes, SipHash under a key of this process (PEP 456).
+        known = {} if earlier is None else earlier._known
+        self._known: dict[int, bytes] = {}
         # `hmac.digest` would prepare the key for each item anew, which takes longer than the hash.
         prepared = hmac.new(key.commitment_secret, digestmod="sha256")
         for id_, stored in canonical:
             hashed = hash((id_, stored))
-            same = None if earlier is None else earlier._places.get(hashed)
-            if earlier is None or same is None:
-                code = prepared.copy()
-                code.update(id_.to_bytes(8, "big") + stored)
-                commitment = code.digest()
-                leaf = _hash_of(id_, commitment)
-            else:
-                commitment, leaf = earlier.commitments[same], earlier._leaves[same]
-            self._places[hashed] = len(self.ids)
+            commitment = known.get(hashed) or _commit(prepared, id_, stored)
+            self._known[hashed] = commitment
             self.ids.append(id_)
             self.commitments.append(commitment)
-            self._leaves.append(leaf)
-        self._tree = Tree(self._leaves)
+        pairs = zip(self.ids, self.commitments, strict=True)
+        self._tree = Tree([_hash_of(id_, commitment) for id_, commitment in pairs])
 
     def prove(self, positions: Iterable[int]) -> TreeProof:
         """Proof of the leaves at these positions, in [0, n)."""
@@ -439,6 +432,12 @@ def _list(value: Any) -> list[Any]:
 
 
 # ---- checking
+
+
+def _commit(prepared: hmac.HMAC, id_: int, stored: bytes) -> bytes:
+    code = prepared.copy()
+    code.update(id_.to_bytes(8, "big") + stored)
+    return code.digest()
 
 
 def _hash_of(id_: int, commitment: bytes) -> bytes:
