@@ -48,11 +48,18 @@ def trace(
     Raises:
         ExportError: the exporter failed.
     """
-    form = f"{tuple(example.shape)} {example.dtype} {inputs} {outputs} {free} {opset}"
-    key = _hash_of(module, form)
+    options = {
+        "opset_version": opset,
+        "input_names": list(inputs),
+        "output_names": list(outputs),
+        "dynamic_shapes": (free,),
+    }
+    key = _hash_of(module, f"{tuple(example.shape)} {example.dtype} {options}")
     if key in _graphs:
         return onnx.load_model_from_string(_graphs[key])
-    proto = _traced(module, example, inputs, outputs, free, opset)
+    proto = _exported(module, example, options)
+    proto.ir_version = _IR_VERSION if opset <= OPSET else proto.ir_version
+    strip_build_paths(proto)
     while len(_graphs) >= _GRAPHS_KEPT:
         del _graphs[next(iter(_graphs))]
     _graphs[key] = proto.SerializeToString()
@@ -85,28 +92,16 @@ def _hash_of(module: torch.nn.Module, form: str) -> str:
     return hashlib.sha256(form.encode() + saved.getbuffer()).hexdigest()
 
 
-def _traced(
-    module: torch.nn.Module,
-    example: torch.Tensor,
-    inputs: tuple[str, ...],
-    outputs: tuple[str, ...],
-    free: dict[int, Any],
-    opset: int,
+def _exported(
+    module: torch.nn.Module, example: torch.Tensor, options: dict[str, Any]
 ) -> onnx.ModelProto:
+    """What torch's exporter gives, quietly."""
     quiet = logging.getLogger("torch.onnx")
     level = quiet.level
     quiet.setLevel(logging.ERROR)
     try:
         program = torch.onnx.export(
-            module,
-            (example,),
-            dynamo=True,
-            opset_version=opset,
-            input_names=list(inputs),
-            output_names=list(outputs),
-            dynamic_shapes=(free,),
-            optimize=True,
-            verbose=False,
+            module, (example,), dynamo=True, optimize=True, verbose=False, **options
         )
     except Exception as error:
         raise ExportError(f"torch could not export the model: {error}") from error
@@ -114,7 +109,4 @@ def _traced(
         quiet.setLevel(level)
     if program is None:
         raise ExportError("torch exported nothing; its version has no dynamo exporter")
-    proto = program.model_proto
-    proto.ir_version = _IR_VERSION if opset <= OPSET else proto.ir_version
-    strip_build_paths(proto)
-    return proto
+    return program.model_proto
