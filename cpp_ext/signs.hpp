@@ -19,6 +19,9 @@ constexpr std::size_t byte_entries = halves * sign_entries;
 // Bytes of a row whose entries a byte can add up.
 constexpr std::size_t bytes_at_once = 255 / (halves * most_per_entry);
 
+// What a processor foresees of a stream ends with each page of memory.
+constexpr std::size_t bytes_ahead = 4096;
+
 // The end of the stretch that begins with byte `first`.
 [[maybe_unused]] inline std::size_t end_of_stretch(std::size_t first, std::size_t bytes) noexcept {
     return std::min(first + bytes_at_once, bytes);

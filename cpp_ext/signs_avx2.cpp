@@ -8,9 +8,6 @@
 namespace procmem {
 namespace {
 
-// What a processor foresees of a stream ends with each page of memory.
-constexpr std::size_t bytes_ahead = 4096;
-
 constexpr std::size_t lanes = 32;
 constexpr std::size_t parts = sign_rows / lanes;
 

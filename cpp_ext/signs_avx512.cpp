@@ -8,9 +8,6 @@
 namespace procmem {
 namespace {
 
-// What a processor foresees of a stream ends with each page of memory.
-constexpr std::size_t bytes_ahead = 4096;
-
 inline __m512i table_at(const std::uint8_t* entries) noexcept {  // the same for all lanes
     return _mm512_broadcast_i32x4(_mm_loadu_si128(reinterpret_cast<const __m128i*>(entries)));
 }
