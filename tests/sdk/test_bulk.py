@@ -293,8 +293,9 @@ def on_ray(*arguments: Any, **options: Any) -> BulkReport:
         if "Ray did not start" not in str(error):
             raise
         reason = str(error)
-    # What it had begun would run on, and be found by the tests after this one.
-    for process in (one for one in gc.get_objects() if isinstance(one, subprocess.Popen)):
+    # What it had begun would run on, and be found by the tests after this one. By its type, since
+    # to ask an object for its class makes some of torch's warn that they are deprecated.
+    for process in (one for one in gc.get_objects() if issubclass(type(one), subprocess.Popen)):
         process.kill()
         process.wait()
     pytest.skip(reason)
