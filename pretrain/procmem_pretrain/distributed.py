@@ -10,10 +10,10 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 import torch.distributed
-import torch.distributed.nn
 from torch import Tensor
 
 from procmem.errors import InputError
@@ -82,8 +82,24 @@ def sum_across(values: Tensor) -> Tensor:
     """
     if world() == 1:
         return values
-    summed: Tensor = torch.distributed.nn.all_reduce(values)  # type: ignore[no-untyped-call]
+    summed: Tensor = _Sum.apply(values)  # type: ignore[no-untyped-call]  # torch's
     return summed
+
+
+class _Sum(torch.autograd.Function):
+    """The sum over all processes, of values and of their gradients."""
+
+    @staticmethod
+    def forward(_: Any, values: Tensor) -> Tensor:
+        summed = values.clone()
+        torch.distributed.all_reduce(summed)
+        return summed
+
+    @staticmethod
+    def backward(_: Any, gradient: Tensor) -> Tensor:  # type: ignore[override]  # of one value
+        summed = gradient.clone()
+        torch.distributed.all_reduce(summed)
+        return summed
 
 
 def mean_across(values: Tensor) -> Tensor:

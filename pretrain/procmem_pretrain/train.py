@@ -173,7 +173,7 @@ class _Run:
             objective.compile()
         if distributed.world() > 1:
             ids = [device.index] if device.type == "cuda" else None
-            objective = DistributedDataParallel(objective, device_ids=ids, broadcast_buffers=False)
+            objective = DistributedDataParallel(objective, device_ids=ids)
         self._objective = objective
 
     def take_steps(self, images: Iterator[Tensor], end: int, log: RunLog) -> Path:

@@ -27,12 +27,14 @@ def run(folder: Path, objective: str, *, processes: int) -> dict[str, torch.Tens
     torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node"]
     launcher = [*torchrun, str(processes)] if processes > 1 else []
     arguments = ["train", "--folder", str(folder), *COMMON.split(), *OBJECTIVES[objective].split()]
-    subprocess.run(
+    ran = subprocess.run(
         [sys.executable, *launcher, "-m", "procmem_pretrain", *arguments],
         check=True,
         capture_output=True,
+        text=True,
         timeout=300,
     )
+    assert "FutureWarning" not in ran.stderr, "every process would tell its user"
     newest = checkpoint.latest(folder)
     assert newest is not None
     return checkpoint.load(newest)[1]
