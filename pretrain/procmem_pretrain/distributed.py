@@ -82,7 +82,7 @@ def sum_across(values: Tensor) -> Tensor:
     """
     if world() == 1:
         return values
-    summed: Tensor = _Sum.apply(values)  # type: ignore[no-untyped-call]  # torch's
+    summed: Tensor = _Sum.apply(values)
     return summed
 
 
@@ -96,7 +96,7 @@ class _Sum(torch.autograd.Function):
         return summed
 
     @staticmethod
-    def backward(_: Any, gradient: Tensor) -> Tensor:  # type: ignore[override]  # of one value
+    def backward(_: Any, gradient: Tensor) -> Tensor:
         summed = gradient.clone()
         torch.distributed.all_reduce(summed)
         return summed
