@@ -179,11 +179,14 @@ class _Run:
     def take_steps(self, images: Iterator[Tensor], end: int, log: RunLog) -> Path:
         """Trains up to a step, or until a signal comes, and writes a full checkpoint."""
         state = self._state
-        saved_at = reported_at = time.perf_counter()
-        since, full = state.step, None
+        saved_at = time.perf_counter()
+        since, reported_at, full = state.step, None, None
         with Interruption() as interruption:
             while state.step < end:
-                terms = self._take_step(next(images))
+                batch = next(images)
+                if reported_at is None:  # the first batch waits for a whole pool
+                    reported_at = time.perf_counter()
+                terms = self._take_step(batch)
                 state.step += 1
                 if state.step % REPORT_EVERY == 0 or state.step == end:
                     now = time.perf_counter()

@@ -5,6 +5,7 @@ import os
 import signal
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, Literal
 
 import numpy as np
@@ -26,7 +27,7 @@ from procmem_pretrain.optimization import learning_rate, teacher_momentum, weigh
 from procmem_pretrain.run_log import StepReport
 from procmem_pretrain.simdino import Phase, SimDinoConfig, SimDinoObjective
 from procmem_pretrain.stream import ImageStream, StreamConfig
-from procmem_pretrain.train import train
+from procmem_pretrain.train import _Run, train
 from procmem_pretrain.training_state import TrainingState
 from procmem_pretrain.vit import make_vit, normalized, with_registers
 
@@ -112,6 +113,32 @@ def test_a_resumed_log_has_every_line_once(tiny_config: TrainConfig, tmp_path: P
         train(tiny_config, tmp_path, stop_after=stop)
     with (tmp_path / "log.csv").open(newline="") as file:
         assert [row["step"] for row in csv.DictReader(file)] == ["3", "6"]
+
+
+def test_a_pool_that_has_to_be_drawn_first_is_not_counted_as_a_slow_step(
+    tiny_config: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = SimpleNamespace(now=0.0)
+    take_step = _Run._take_step
+
+    class SlowToBegin(ImageStream):
+        def __next__(self) -> torch.Tensor:
+            clock.now += 1000 if self.position == 0 else 0
+            return super().__next__()
+
+    def two_seconds(run: _Run, images: torch.Tensor) -> dict[str, torch.Tensor]:
+        clock.now += 2
+        return take_step(run, images)
+
+    monkeypatch.setattr(
+        "procmem_pretrain.train.time", SimpleNamespace(perf_counter=lambda: clock.now)
+    )
+    monkeypatch.setattr("procmem_pretrain.train.ImageStream", SlowToBegin)
+    monkeypatch.setattr(_Run, "_take_step", two_seconds)
+    reports: list[StepReport] = []
+    config = dataclasses.replace(tiny_config, steps=40)
+    train(config, tmp_path, stop_after=10, report=reports.append)
+    assert reports[0].images_per_second == config.batch / 2
 
 
 def test_a_folder_of_another_configuration_is_refused(
