@@ -86,7 +86,11 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 # ---- what pages find prepared
 
 
-def with_memory(_: Path) -> Iterator[dict[str, Any]]:
+def with_memory(folder: Path) -> Iterator[dict[str, Any]]:
+    # A page that forgets what is like a photo shall leave one of its label: this is like none.
+    stripes = np.zeros((72, 96, 3), dtype=np.uint8)
+    stripes[::12] = stripes[:, :30] = (200, 40, 40)
+    Image.fromarray(stripes).save(folder / "photos" / "red" / "stripes.png")
     with procmem.VisualMemory("prepared") as memory:
         list(procmem.teach(memory, ["photos"]))
         yield {"memory": memory}
