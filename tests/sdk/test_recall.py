@@ -26,7 +26,7 @@ PICTURES = [picture(seed) for seed in range(8)]
 SOURCES = Path(procmem.__file__).parent
 # Where an interrupt can leave something between the ledger and what is searched.
 STEPS = {f"{name}.py" for name in ("connection", "recall", "index", "columns", "rowbuffer")}
-EVERY = 3  # of their lines is interrupted; 1 takes three times as long
+EVERY = 1  # of their lines is interrupted
 
 
 def opened(path, **options):
