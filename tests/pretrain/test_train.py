@@ -24,6 +24,7 @@ from procmem_pretrain.evaluation.methods import checkpoint_methods
 from procmem_pretrain.health import HealthCheck, Unhealthy
 from procmem_pretrain.objective import make_objective
 from procmem_pretrain.optimization import learning_rate, teacher_momentum, weight_decay
+from procmem_pretrain.prefetch import Prefetch
 from procmem_pretrain.run_log import StepReport
 from procmem_pretrain.simdino import Phase, SimDinoConfig, SimDinoObjective
 from procmem_pretrain.stream import ImageStream, StreamConfig
@@ -121,9 +122,11 @@ def test_a_pool_that_has_to_be_drawn_first_is_not_counted_as_a_slow_step(
     clock = SimpleNamespace(now=0.0)
     take_step = _Run._take_step
 
-    class SlowToBegin(ImageStream):
+    class SlowToBegin(Prefetch[torch.Tensor]):
+        """Takes its time when it is asked; in its own thread it might before the steps begin."""
+
         def __next__(self) -> torch.Tensor:
-            clock.now += 1000 if self.position == 0 else 0
+            clock.now += 1000 if clock.now == 0 else 0
             return super().__next__()
 
     def two_seconds(run: _Run, images: torch.Tensor) -> dict[str, torch.Tensor]:
@@ -133,7 +136,7 @@ def test_a_pool_that_has_to_be_drawn_first_is_not_counted_as_a_slow_step(
     monkeypatch.setattr(
         "procmem_pretrain.train.time", SimpleNamespace(perf_counter=lambda: clock.now)
     )
-    monkeypatch.setattr("procmem_pretrain.train.ImageStream", SlowToBegin)
+    monkeypatch.setattr("procmem_pretrain.train.Prefetch", SlowToBegin)
     monkeypatch.setattr(_Run, "_take_step", two_seconds)
     reports: list[StepReport] = []
     config = dataclasses.replace(tiny_config, steps=40)
