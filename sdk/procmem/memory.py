@@ -194,7 +194,11 @@ class VisualMemory(Asking, Forgetting):
             return self._store.index_kind
 
     def items(self) -> Iterator[Item]:
-        """Gives all items ascending by id. Changes in between may show or not."""
+        """Gives all items ascending by id, some hundreds read at a time.
+
+        What is deleted here in the meantime is not given any more; what is added, or changed by
+        other processes, may show or not.
+        """
         self._check_open()
         return self._store.items()
 

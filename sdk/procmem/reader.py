@@ -361,13 +361,22 @@ class LedgerReader:
                 yield taken
 
     def _walk(self, table: Table, use: Callable[[Rows, list[Row]], Sequence[_T]]) -> Iterator[_T]:
-        """Gives what `use` makes of all rows by id, in queries of `_ROWS_AT_ONCE` rows."""
+        """Gives what `use` makes of all rows by id, in queries of `_ROWS_AT_ONCE` rows.
+
+        What this process deletes in the meantime is not given any more, though it was read before.
+        """
         last = 0
         clause = f"WHERE {table}.id > ? ORDER BY {table}.id LIMIT {_ROWS_AT_ONCE}"
-        while found := self._query(table, use, clause, (last,)):
+        while True:
+            changes = self._connection.changes
+            found = self._query(table, use, clause, (last,))
+            if not found:
+                break
             for id_, taken in found:
                 last = self._after(last, id_)  # or a damaged tree might lead round in circles
                 yield taken
+                if self._connection.changes != changes:
+                    break
 
     def _query(
         self,

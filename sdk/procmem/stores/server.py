@@ -161,7 +161,10 @@ class ServerStore(ServerReader):
         """Deleted on the server; then the keys. No receipt: nobody could vouch for the server."""
         self.check_writable()
         if ids:
-            self._table.delete(ids)
+            try:
+                self._table.delete(ids)
+            finally:  # also where nobody knows whether it was done
+                self._erasures += 1
             self._drop_bank()
         beyond = (*self._table.out_of_reach(), *_OUT_OF_REACH)
         if self._sealing is not None:

@@ -47,6 +47,7 @@ class ServerReader:
         self._index = index
         self._bank: DenseBank | None = None
         self._bank_state = -1
+        self._erasures = 0  # calls so far: a walk sees by them that what it has read may be gone
         self._closed = False
 
     @property
@@ -276,9 +277,16 @@ class ServerReader:
         self._check_open()
         read = partial(self._table.walk, where=where)
         last = 0
-        while part := read(last, _ROWS_AT_ONCE):
-            yield from part
-            last = part[-1].id
+        while True:
+            erasures = self._erasures
+            part = read(last, _ROWS_AT_ONCE)
+            if not part:
+                break
+            for one in part:
+                yield one
+                last = one.id
+                if self._erasures != erasures:  # of what was read, some is not to be given
+                    break
 
     def _masks(self) -> Iterator[StoredMask]:
         self._check_open()

@@ -221,6 +221,26 @@ def test_every_way_to_select_deletes_the_same_as_in_a_vault(memory, twin):
     assert len(memory) == 0
 
 
+def test_an_iterator_gives_nothing_that_was_deleted_since(memory):
+    teach(memory)
+    ids = [item.id for item in memory.items()]
+    seen = []
+    for item in memory.items():
+        seen.append(item.id)
+        if len(seen) == 3:
+            memory.delete([ids[1], ids[3], ids[4], ids[-1]])  # one of them was given already
+    assert seen == ids[:3] + ids[5:-1]
+
+
+def test_an_iterator_ends_where_all_that_was_left_is_deleted(memory):
+    teach(memory)
+    items = list(memory.items())
+    going = memory.items()
+    assert next(going) == items[0]
+    memory.delete(item.id for item in items)
+    assert list(going) == []
+
+
 def test_filters_by_time_and_label(memory, twin):
     teach(memory)
     same_time(memory, twin)
