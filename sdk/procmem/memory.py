@@ -23,7 +23,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
 from types import TracebackType
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import numpy as np
 
@@ -36,6 +36,8 @@ from procmem.ledger import FORMAT_VERSION
 from procmem.projection import project
 from procmem.record import Item, Record, check_label, check_source, quantize_patches
 from procmem.types import MemoryMap, MemoryStats, VerifyReport
+
+_Memory = TypeVar("_Memory", bound="VisualMemory")
 
 
 class VisualMemory(Asking, Forgetting):
@@ -164,10 +166,18 @@ class VisualMemory(Asking, Forgetting):
                 raise InputError(
                     f"id {id_} is in use; nothing was added: give another, or none for a random one"
                 )
-        while id_ is None or id_ == 0 or (row["ids"] is None and self._store.held([id_])):
-            id_ = secrets.randbits(63)
+        else:
+            (id_,) = self._free_ids(1)
         taken.add(id_)
         return Item(id_, label, source, now)
+
+    def _free_ids(self, count: int) -> list[int]:
+        """Random ids that are not in use: they tell nothing of an image, order or source."""
+        free: set[int] = set()
+        while len(free) < count:
+            drawn = {secrets.randbits(63) for _ in range(count - len(free))} - {0}
+            free |= drawn - self._store.held(drawn)
+        return list(free)
 
     def _see(self, image: ImageLike, item: Item, mask: MaskLike | None) -> Record:
         """Embeds an image that is to be remembered, with patches if there is a mask."""
@@ -260,7 +270,7 @@ class VisualMemory(Asking, Forgetting):
         name = self._store.binding.name
         return f"VisualMemory({self.place!r}, embedder={name!r}, read_only={self.read_only})"
 
-    def __enter__(self) -> VisualMemory:
+    def __enter__(self: _Memory) -> _Memory:
         return self
 
     def __exit__(

@@ -96,9 +96,11 @@ class Embedded:
 
 
 def id_of(source: str) -> int:
-    """An image's id in [1, 2**63): leading bits of the SHA-256 of its source.
+    """An image's id in a dataset, in [1, 2**63): leading bits of the SHA-256 of its source.
 
-    Two of ten million images share an id with a probability of 5e-6; `import_embeddings` notices.
+    Two of ten million images share one with a probability of 5e-6. A memory gives ids of its own:
+    whoever sees one of these, in a receipt for example, can find out whether a path that he guesses
+    is its source.
     """
     digest = hashlib.sha256(source.encode("utf-8", "surrogatepass")).digest()
     return int.from_bytes(digest[:8], "big") >> 1 or 1
@@ -303,8 +305,9 @@ def import_embeddings(
     """Remembers the images of a destination, durably part by part, each once.
 
     Args:
-        memory: of the same model and image size. Items that it holds already are passed over, so
-            that an interrupted import is gone on with by calling again.
+        memory: of the same model and image size. Sources that it holds already are passed over, so
+            that an interrupted import is gone on with by calling again. Ids are random, as those
+            of `VisualMemory.add`, and not those of the dataset, which tell of the sources.
         place: as given to `embed_images`.
         label_from_folder: the name of the folder that an image lies in becomes its label.
 
@@ -312,7 +315,7 @@ def import_embeddings(
         How many items are new.
 
     Raises:
-        InputError: nothing was embedded there, or two sources have one id.
+        InputError: nothing was embedded there.
         EmbedderMismatchError: by another model than the memory's.
         VaultError: as `VisualMemory.add`.
     """
@@ -325,18 +328,17 @@ def import_embeddings(
             f"{head.image_size} pixels), {memory.place} is bound to {binding.name} (sha256 "
             f"{binding.sha256}, {binding.side} pixels); embed the images with that model"
         )
+    held = {item.source for item in memory.items()}
     added = 0
     for name in sorted(dataset.done()):
         part = dataset.read(name)
-        held = memory._store.held(part.ids.tolist())
+        new = [at for at, source in enumerate(part.sources) if source not in held]
         now = int(time.time())
-        records = [
-            Record(Item(id_, _label(source) if label_from_folder else None, source, now), vector)
-            for id_, source, vector in zip(
-                part.ids.tolist(), part.sources, part.vectors, strict=True
-            )
-            if id_ not in held
-        ]
+        records = []
+        for id_, at in zip(memory._free_ids(len(new)), new, strict=True):
+            source = part.sources[at]
+            label = _label(source) if label_from_folder else None
+            records.append(Record(Item(id_, label, source, now), part.vectors[at]))
         memory._add_records(records)
         added += len(records)
     return added

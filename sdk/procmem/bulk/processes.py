@@ -57,7 +57,9 @@ def run_processes(
                 if lost is None or position < 0:
                     raise WorkerDiedError(
                         f"a worker ended with exit code {worker.exit_code} when it was touching no "
-                        "image; too little memory for so many workers? give fewer"
+                        "image; too little memory for so many workers? give fewer. A script that "
+                        'calls this must do so below `if __name__ == "__main__":`, since its '
+                        "workers read it too"
                     )
                 deaths[lost.name, position] += 1
                 waiting.appendleft(lost)

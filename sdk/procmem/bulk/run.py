@@ -69,7 +69,8 @@ def embed_images(
             kind; everything below that ends as a photo does.
         destination: a folder or address; one run at a time.
         engine: "processes" on this machine, or "ray" (extra `ray`).
-        workers: how many processes or actors, each with a model; None for one for each core.
+        workers: how many processes or actors, each with a model; None for one for each core. They
+            are spawned, so that a script calls this below `if __name__ == "__main__":`.
         model: see `Embedder`.
         image_size: see `Embedder`.
         device: see `Embedder`; with "ray", one that is not a processor takes a GPU per actor.
