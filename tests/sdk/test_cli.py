@@ -118,6 +118,18 @@ def test_add_names_bad_files_with_their_reason_on_stderr(run, photos):
     assert "Traceback" not in result.output
 
 
+def test_a_mask_that_does_not_fit_is_told_with_its_photo(run, photos, tmp_path):
+    (tmp_path / "masks").mkdir()
+    for name in ("1.png", "3.png"):
+        Image.fromarray(np.ones((5, 5), np.uint8)).save(tmp_path / "masks" / name)
+
+    result = run("add", photos / "red", "--masks", tmp_path / "masks")
+
+    assert result.exit_code == 1
+    for name in ("1.png", "3.png"):
+        assert f"{photos / 'red' / name}: mask is 5x5" in result.stderr
+
+
 def test_adding_again_adds_nothing(run, photos):
     run("add", photos)
 
@@ -634,6 +646,33 @@ def test_doctor_makes_no_folder_and_opens_no_model_where_there_is_none(run, tmp_
     assert result.exit_code == 1
     assert "no device works" in result.stdout
     assert not (tmp_path / "cache").exists()
+
+
+def test_a_damaged_memory_fails_the_doctor_and_the_check(run, photos):
+    run("add", photos)
+    ledger = Path("procmem-vault", "ledger.sqlite")
+    with ledger.open("r+b") as file:
+        file.seek(100)
+        file.write(bytes(1900))
+
+    result = run("doctor", "--json")
+    (problem,) = json.loads(result.stdout)["problems"]
+    assert result.exit_code == 1
+    assert "damaged" in problem
+    result = run("verify", "--json")
+    document = json.loads(result.stdout)
+    assert result.exit_code == 1
+    assert (document["ok"], document["problems"]) == (False, [problem])
+    result = run("verify", "--vault", "nowhere", "--json")
+    assert (result.exit_code, result.stdout) == (1, "")
+
+
+def test_doctor_is_content_with_a_sealed_memory_whose_key_is_not_given(run, photos):
+    run("add", photos, "--vault-key", "key")
+    result = run("doctor", "--json")
+    document = json.loads(result.stdout)
+    assert "sealed" in document["memory"]["problem"]
+    assert (result.exit_code, document["problems"]) == (0, [])
 
 
 def test_doctor_finds_a_replaced_model(run, tmp_path, monkeypatch):

@@ -10,7 +10,7 @@ import click
 
 from procmem.cli.group import progress_bar
 from procmem.cli.options import Settings, open_memory, shared_options, shown, write_json
-from procmem.cli.text import count
+from procmem.cli.text import count, say
 
 if TYPE_CHECKING:
     from procmem.teaching import Taught
@@ -78,7 +78,7 @@ def add(
     else:
         _describe(added, failed, known=known, held=held, vault=vault)
     if interrupted:
-        click.echo(
+        say(
             f"stopped: {count(len(added), 'photo')} of this run are remembered, "
             f"{total - len(done):,} are left; "
             "run the same command again to go on",
@@ -104,10 +104,11 @@ def _describe(
         parts.append(f"with {count(len(labels), 'label')}")
     if masks:
         parts.append(f"and {count(masks, 'mask')}")
-    click.echo(" ".join(parts) + f"; {vault} now holds {count(held, 'item')}")
+    say(" ".join(parts) + f"; {vault} now holds {count(held, 'item')}")
     if known:
-        click.echo(f"passed over {count(known, 'photo')} that it already held")
+        say(f"passed over {count(known, 'photo')} that it already held")
     if failed:
-        click.echo(f"left out {count(len(failed), 'file')}:", err=True)
+        say(f"left out {count(len(failed), 'file')}:", err=True)
         for one in failed:
-            click.echo(f"  {one.reason}", err=True)
+            path, reason = str(one.photo.path), one.reason or ""
+            say(f"  {reason}" if path in reason else f"  {path}: {reason}", err=True)

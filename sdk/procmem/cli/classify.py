@@ -9,14 +9,7 @@ import click
 
 from procmem.cli.group import progress_bar
 from procmem.cli.options import Settings, open_memory, shared_options, write_json
-from procmem.cli.text import (
-    answer_as_json,
-    count,
-    neighbor_as_json,
-    percent,
-    shorten,
-    table,
-)
+from procmem.cli.text import answer_as_json, count, neighbor_as_json, percent, say, shorten, table
 
 if TYPE_CHECKING:
     from procmem.types import Answer, Counterfactual, Neighbor
@@ -99,12 +92,12 @@ def classify(
             )
             for path, answer in answers
         ]
-        click.echo(table(rows, head=("photo", "answer", "confidence", ""), right="llr"))
+        say(table(rows, head=("photo", "answer", "confidence", ""), right="llr"))
         for at, reason in enumerate(reasons):
-            click.echo(f"\n{shorten(_short_path(answers[at][0]), 60)}")
-            click.echo(_explained(answers[at][1], reason))
+            say(f"\n{shorten(_short_path(answers[at][0]), 60)}")
+            say(_explained(answers[at][1], reason))
     for _, message in failed:
-        click.echo(f"left out: {message}", err=True)
+        say(f"left out: {message}", err=True)
     if failed:
         raise SystemExit(1)
 

@@ -9,7 +9,16 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from procmem.cli.options import Settings, open_memory, shared_options, write_json
-from procmem.cli.text import NO_LABEL, count, cut, describe_report, report_as_json, shorten, table
+from procmem.cli.text import (
+    NO_LABEL,
+    count,
+    cut,
+    describe_report,
+    report_as_json,
+    say,
+    shorten,
+    table,
+)
 
 if TYPE_CHECKING:
     from procmem.record import Item
@@ -116,13 +125,13 @@ def delete(
         plan_document = [item_as_json(item) for item in plan]
         write_json({"plan": plan_document, "report": report_as_json(report)})
     else:
-        click.echo(describe_report(report))
+        say(describe_report(report))
         if receipt_file is not None and report.receipt is not None:
-            click.echo(f"receipt: {receipt_file}")
+            say(f"receipt: {receipt_file}")
     if receipt_file is not None and report.receipt is None:
         why = "the memory is on a server" if report.on_server else "the purge is pending, or the "
         why += "" if report.on_server else "vault's key is damaged"
-        click.echo(f"no receipt: {why}", err=True)
+        say(f"no receipt: {why}", err=True)
         raise SystemExit(1)
     if report.windows_found:
         raise SystemExit(1)
@@ -132,7 +141,7 @@ def _nothing(settings: Settings, *, dry_run: bool) -> None:
     if settings.as_json:
         write_json({"plan": [], "report": None})
     else:
-        click.echo("nothing to forget: no item fits")
+        say("nothing to forget: no item fits")
     if not dry_run:
         raise SystemExit(1)
 
@@ -148,6 +157,6 @@ def show_plan(plan: tuple[Item, ...]) -> None:
         (str(item.id), cut(item.label or NO_LABEL, 20), shorten(item.source or "", 34))
         for item in plan[:_ROWS_SHOWN]
     ]
-    click.echo(table(rows, head=("id", "label", "source"), right="rll"))
+    say(table(rows, head=("id", "label", "source"), right="rll"))
     if len(plan) > _ROWS_SHOWN:
-        click.echo(f"... and {count(len(plan) - _ROWS_SHOWN, 'more item')}")
+        say(f"... and {count(len(plan) - _ROWS_SHOWN, 'more item')}")

@@ -23,6 +23,7 @@ from procmem.cli.text import (
     cut,
     percent,
     report_as_json,
+    say,
     shorten,
     table,
 )
@@ -132,7 +133,7 @@ class _Telling:
             )
         )
         for reason in self._lessons.skipped:
-            click.echo(f"left out: {reason}", err=True)
+            say(f"left out: {reason}", err=True)
         start = time.perf_counter()
         self._ids = _teach(memory, self._lessons.taught, "teaching")
         seconds = time.perf_counter() - start
@@ -269,7 +270,7 @@ class _Telling:
             f"The vault is kept in {kept}." if kept else "The vault was temporary and is gone."
         )
         if self.failed:
-            click.echo(
+            say(
                 "error: the memory did not forget exactly; this is a defect of procmem, "
                 "please report it with the output of `procmem doctor`",
                 err=True,
@@ -349,7 +350,7 @@ class _Telling:
 
     def _say(self, text: str) -> None:
         if not self.quiet:
-            click.echo(text)
+            say(text)
 
 
 def _new_memory(folder: Path, embedder: Embedder) -> VisualMemory:

@@ -13,7 +13,7 @@ from typing import Any
 import click
 
 from procmem.cli.options import Settings, shared_options, write_json
-from procmem.cli.text import count, describe_migration, table
+from procmem.cli.text import count, describe_migration, say, table
 
 # Extra -> the module that shows that it is there.
 _EXTRAS = {
@@ -49,7 +49,7 @@ def doctor(settings: Settings) -> None:
         "kernel_isa": _kernel(problems),
         "providers": _providers(problems),
         "models": _models(problems),
-        "memory": _memory(settings),
+        "memory": _memory(settings, problems),
         "threads": _threads(),
         "devices": _devices(),
         "auto": _auto(),
@@ -64,7 +64,7 @@ def doctor(settings: Settings) -> None:
     else:
         _describe(document)
     for problem in problems:
-        click.echo(f"error: {problem}", err=True)
+        say(f"error: {problem}", err=True)
     if problems:
         raise SystemExit(1)
 
@@ -205,10 +205,10 @@ def _models(problems: list[str]) -> list[dict[str, Any]]:
     return found
 
 
-def _memory(settings: Settings) -> dict[str, Any] | None:
+def _memory(settings: Settings, problems: list[str]) -> dict[str, Any] | None:
     """The memory's model, and what is left of a move to another; None without a memory."""
     from procmem.embedder import bundled_models, model_manifest
-    from procmem.errors import VaultError
+    from procmem.errors import VaultError, VaultKeyError
     from procmem.vault import Vault
 
     if not isinstance(settings.vault, Path) or not (settings.vault / "ledger.sqlite").is_file():
@@ -221,6 +221,9 @@ def _memory(settings: Settings) -> dict[str, Any] | None:
         finally:
             vault.close()
     except VaultError as error:
+        # That a sealed memory needs its key is no defect of it.
+        if settings.vault_key is not None or not isinstance(error, VaultKeyError):
+            problems.append(str(error))
         return found | {"problem": str(error)}
     bundled = {model_manifest(name).sha256 for name in bundled_models()}
     return found | {
@@ -304,4 +307,4 @@ def _describe(document: dict[str, Any]) -> None:
         rows.append(
             (f"extra {extra}", "installed" if installed else f"pip install 'procmem[{extra}]'")
         )
-    click.echo(table(rows))
+    say(table(rows))

@@ -8,7 +8,7 @@ import click
 
 from procmem.cli.group import progress_bar
 from procmem.cli.options import Settings, shared_options, write_json
-from procmem.cli.text import count
+from procmem.cli.text import count, say
 
 if TYPE_CHECKING:
     from procmem.bulk.run import Engine
@@ -83,15 +83,13 @@ def embed(
             }
         )
     else:
-        click.echo(
+        say(
             f"embedded {count(report.new, 'image')}; {destination} holds "
             f"{report.embedded:,} of {report.images:,}"
         )
         for one in report.failures[:_NAMED]:
-            click.echo(f"failed: {one.source}: {one.reason}", err=True)
+            say(f"failed: {one.source}: {one.reason}", err=True)
         if len(report.failures) > _NAMED:
-            click.echo(
-                f"and {len(report.failures) - _NAMED:,} more in {destination}/failures", err=True
-            )
+            say(f"and {len(report.failures) - _NAMED:,} more in {destination}/failures", err=True)
     if report.failures:
         raise SystemExit(1)

@@ -8,7 +8,7 @@ import click
 
 from procmem.cli.group import progress_bar
 from procmem.cli.options import Settings, open_embedder, shared_options, write_json
-from procmem.cli.text import count, table
+from procmem.cli.text import count, say, table
 
 
 @click.command(short_help="Measure how often photos are recognized.")
@@ -49,14 +49,14 @@ def evaluate(settings: Settings, memory_dir: Path, query_dir: Path, ks: tuple[in
             }
         )
     else:
-        click.echo(
+        say(
             f"{name} at {side} pixels: taught {count(result.taught, 'photo')} "
             f"with {count(result.labels, 'label')}, "
             f"asked {count(result.asked, 'photo')}"
         )
         rows = [(str(k), f"{100 * share:.1f}%") for k, share in result.accuracy.items()]
-        click.echo(table(rows, head=("k", "right"), right="rr"))
+        say(table(rows, head=("k", "right"), right="rr"))
     for _, reason in result.skipped:
-        click.echo(f"left out: {reason}", err=True)
+        say(f"left out: {reason}", err=True)
     if result.skipped:
         raise SystemExit(1)

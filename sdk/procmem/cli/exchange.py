@@ -8,7 +8,7 @@ import click
 
 from procmem.cli.group import progress_bar
 from procmem.cli.options import Settings, open_memory, shared_options, write_json
-from procmem.cli.text import count
+from procmem.cli.text import count, say
 from procmem.errors import EmbedderMismatchError
 from procmem.folder import holds_vault
 
@@ -32,8 +32,8 @@ def export_command(settings: Settings, file: Path, ids: tuple[int, ...]) -> None
     if settings.as_json:
         write_json({"vault": path, "file": str(file), "items": written, "bytes": size})
         return
-    click.echo(f"exported {count(written, 'item')} to {file} ({size / 1e6:.2f} MB)")
-    click.echo("it is a copy that `procmem delete` does not reach", err=True)
+    say(f"exported {count(written, 'item')} to {file} ({size / 1e6:.2f} MB)")
+    say("it is a copy that `procmem delete` does not reach", err=True)
 
 
 @click.command("import", short_help="Take in items from a file.")
@@ -64,7 +64,7 @@ def import_command(settings: Settings, file: Path) -> None:
     if settings.as_json:
         write_json({"vault": path, "file": str(file), "imported": new, "items": held})
         return
-    click.echo(f"imported {count(new, 'item')}; {path} now holds {count(held, 'item')}")
+    say(f"imported {count(new, 'item')}; {path} now holds {count(held, 'item')}")
 
 
 def _check_model(settings: Settings, file: Path) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 
 import click
 
+from procmem.cli.text import say
 from procmem.errors import (
     ExchangeFormatError,
     InputError,
@@ -76,7 +77,7 @@ class _Reported:
             reason = error.strerror or str(error)
             _fail(VaultError(f"{place}{reason}; check the path, its permissions and disk"), code=1)
         except KeyboardInterrupt:
-            click.echo("stopped", err=True)
+            say("stopped", err=True)
             raise SystemExit(130) from None
 
 
@@ -113,5 +114,5 @@ def progress_bar(label: str) -> Iterator[Callable[[int, int | None], None]]:
 
 
 def _fail(error: ProcmemError, *, code: int) -> None:
-    click.echo(f"error: {error}", err=True)
+    say(f"error: {error}", err=True)
     raise SystemExit(code)

@@ -9,7 +9,7 @@ import click
 
 from procmem.cli.group import progress_bar
 from procmem.cli.options import Settings, open_memory, shared_options, write_json
-from procmem.cli.text import count, percent, shorten, table
+from procmem.cli.text import count, percent, say, shorten, table
 
 NOBODY = "(nothing)"
 
@@ -102,9 +102,9 @@ def influence(
             )
             for change in report.changes
         ]
-        click.echo(table(rows, head=("photo", "answer", "without it", f"{by} left out")))
+        say(table(rows, head=("photo", "answer", "without it", f"{by} left out")))
     of = count(report.removable, by)
-    click.echo(
+    say(
         f"{report.exposed:,} of {of} ({percent(report.exposed_share)}) would change an answer to "
         f"{count(len(paths), 'photo')}"
     )

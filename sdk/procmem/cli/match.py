@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from procmem.cli.options import Settings, open_embedder, shared_options, write_json
-from procmem.cli.text import table
+from procmem.cli.text import say, table
 
 
 @click.command(short_help="Find the same places in two photos.")
@@ -68,8 +68,8 @@ def match(settings: Settings, photo: Path, other: Path, limit: int, out: Path | 
         (f"{similarity:.4f}", *(f"{number:.0f}" for number in (*here, *there)))
         for here, there, similarity in pairs
     ]
-    click.echo(table(rows, head=("similarity", "x", "y", "other x", "other y"), right="rrrrr"))
+    say(table(rows, head=("similarity", "x", "y", "other x", "other y"), right="rrrrr"))
     if out is not None:
-        click.echo(f"drew {out}")
+        say(f"drew {out}")
     else:
-        click.echo("add --out FILE to see the pairs", err=True)
+        say("add --out FILE to see the pairs", err=True)

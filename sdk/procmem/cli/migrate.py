@@ -10,7 +10,7 @@ import click
 
 from procmem.cli.group import progress_bar
 from procmem.cli.options import Settings, folder_of, shared_options, write_json
-from procmem.cli.text import count, describe_report, report_as_json, shorten
+from procmem.cli.text import count, describe_report, report_as_json, say, shorten
 from procmem.embedder import DEFAULT_MODEL
 
 if TYPE_CHECKING:
@@ -78,7 +78,7 @@ def _migrate(settings: Settings, old_model: str | None) -> None:
                 progress=show,
             )
     except KeyboardInterrupt:
-        click.echo(
+        say(
             "stopped: what was embedded anew is kept, and the memory answers as before; run the "
             "same command again to go on, or with --abort to undo it",
             err=True,
@@ -110,7 +110,7 @@ def _confirm(settings: Settings, *, yes: bool) -> None:
     if settings.as_json:
         write_json({"vault": memory, "report": report_as_json(report)})
     else:
-        click.echo(describe_report(report))
+        say(describe_report(report))
     if report.windows_found:
         raise SystemExit(1)
 
@@ -123,7 +123,7 @@ def _abort(settings: Settings) -> None:
     if settings.as_json:
         write_json({"vault": memory, "report": report_as_json(report)})
     else:
-        click.echo(
+        say(
             f"undone: {memory} is as it was, with {count(report.remaining, 'item')}; "
             f"{report.windows_found:,} of {report.windows_checked:,} 16-byte windows of the new "
             "embeddings found in its files"
@@ -141,14 +141,14 @@ def _as_json(report: MigrationReport) -> dict[str, Any]:
 def _describe(report: MigrationReport, memory: str) -> None:
     model = f"{report.embedder_name} ({report.embedder_sha256[:12]}), {report.image_size} pixels"
     if report.switched:
-        click.echo(
+        say(
             f"embedded {count(report.reembedded, 'item')} anew; {memory} is of {model} now and "
             f"holds {count(report.items, 'item')}"
         )
     else:
-        click.echo(f"nothing was changed: none of the items could be embedded anew by {model}")
+        say(f"nothing was changed: none of the items could be embedded anew by {model}")
     if not report.checked:
-        click.echo(
+        say(
             "the old model is not at hand (--old-model), so nobody could tell whether an image has "
             "changed since it was taught",
             err=True,
@@ -156,7 +156,7 @@ def _describe(report: MigrationReport, memory: str) -> None:
     if report.left:
         _describe_left(report.left)
         if report.switched:
-            click.echo(
+            say(
                 f"they stay in {memory}/previous, to be asked there: bring the images back and run "
                 "this command again, or erase these items with --confirm",
                 err=True,
@@ -164,8 +164,8 @@ def _describe(report: MigrationReport, memory: str) -> None:
 
 
 def _describe_left(left: Sequence[LeftBehind]) -> None:
-    click.echo(f"could not embed {count(len(left), 'item')} anew:", err=True)
+    say(f"could not embed {count(len(left), 'item')} anew:", err=True)
     for one in left[:_LEFT_SHOWN]:
-        click.echo(f"  {one.id}  {shorten(one.reason, 160)}", err=True)
+        say(f"  {one.id}  {shorten(one.reason, 160)}", err=True)
     if len(left) > _LEFT_SHOWN:
-        click.echo(f"  ... and {len(left) - _LEFT_SHOWN:,} more; --json has all", err=True)
+        say(f"  ... and {len(left) - _LEFT_SHOWN:,} more; --json has all", err=True)

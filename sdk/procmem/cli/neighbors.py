@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from procmem.cli.options import Settings, open_memory, shared_options, write_json
-from procmem.cli.text import NO_LABEL, cut, neighbor_as_json, shorten, table
+from procmem.cli.text import NO_LABEL, cut, neighbor_as_json, say, shorten, table
 
 if TYPE_CHECKING:
     from procmem.cli.show import Tile
@@ -59,7 +59,7 @@ def neighbors(
         )
         return
     if not found:
-        click.echo(
+        say(
             "the memory holds no such item"
             if since or before
             else "the memory holds no item"
@@ -75,9 +75,9 @@ def neighbors(
             )
             for neighbor in found
         ]
-        click.echo(table(rows, head=("similarity", "label", "id", "source"), right="rlr"))
+        say(table(rows, head=("similarity", "label", "id", "source"), right="rlr"))
     if picture is not None:
-        click.echo(f"drew {picture}")
+        say(f"drew {picture}")
 
 
 def _draw(photo: Path, found: tuple[Neighbor, ...], picture: Path) -> None:

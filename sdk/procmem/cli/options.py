@@ -168,7 +168,7 @@ def open_embedder(settings: Settings) -> Embedder:
 
 def write_json(document: dict[str, Any]) -> None:
     """Writes the one JSON document of a command to stdout."""
-    click.echo(json.dumps(document, indent=2, ensure_ascii=False))
+    click.echo(json.dumps(document, indent=2))  # ASCII, which every encoding of stdout has
 
 
 def _given(name: str, here: Any) -> Any:

@@ -8,10 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import click
-
 from procmem.cli.options import Settings, open_embedder, shown, write_json
-from procmem.cli.text import count
+from procmem.cli.text import count, say
 from procmem.errors import MissingExtraError
 
 if TYPE_CHECKING:
@@ -61,13 +59,13 @@ def show_page(settings: Settings, photos: Path | None, port: int) -> None:
                     }
                 )
                 return
-            click.echo(f"open {server.url}")
+            say(f"open {server.url}")
             kept = (
                 f"what is taught stays in {memory.place}"
                 if settings.vault
                 else "the memory is thrown away at the end; keep one with --vault FOLDER"
             )
-            click.echo(
+            say(
                 f"The link is the key to this memory: do not share it. {count(len(memory), 'item')}"
                 f" remembered; {kept}. Ctrl-C ends.",
                 err=True,
@@ -86,4 +84,4 @@ def _teach(memory: VisualMemory, photos: Path) -> None:
         for number, taught in enumerate(teach(memory, [photos]), 1):
             show(number, None)
             if taught.reason is not None:
-                click.echo(f"left out: {taught.photo.path}: {taught.reason}", err=True)
+                say(f"left out: {taught.photo.path}: {taught.reason}", err=True)

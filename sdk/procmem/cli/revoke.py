@@ -10,7 +10,7 @@ import click
 from procmem.cli.delete import item_as_json, show_plan
 from procmem.cli.options import Settings, open_memory, shared_options, write_json
 from procmem.cli.share import trust_option
-from procmem.cli.text import count, describe_report, report_as_json
+from procmem.cli.text import count, describe_report, report_as_json, say
 
 if TYPE_CHECKING:
     from procmem.memory import VisualMemory
@@ -72,7 +72,7 @@ def revoke(
             if plan:
                 show_plan(plan)
             if receipts:
-                click.echo(f"and what {count(len(receipts), 'receipt')} names")
+                say(f"and what {count(len(receipts), 'receipt')} names")
         if dry_run:
             if settings.as_json:
                 write_json({"plan": [item_as_json(item) for item in plan], "report": None})
@@ -111,7 +111,7 @@ def _reissue(settings: Settings, memory: VisualMemory, file: Path) -> None:
     if settings.as_json:
         write_json({"vault": str(memory.path), "file": str(file), "revoked": written})
         return
-    click.echo(f"wrote {count(written, 'revoked id')} to {file}")
+    say(f"wrote {count(written, 'revoked id')} to {file}")
 
 
 def _show(settings: Settings, file: Path, report: RevocationReport) -> None:
@@ -125,13 +125,13 @@ def _show(settings: Settings, file: Path, report: RevocationReport) -> None:
             }
         )
     else:
-        click.echo(
+        say(
             f"{file}: {count(len(report.revoked_ids), 'id')}, "
             f"{len(report.new_ids):,} of them new here"
         )
         if report.erasure.erased_ids:
-            click.echo(describe_report(report.erasure))
+            say(describe_report(report.erasure))
         else:
-            click.echo("none of them was held here")
+            say("none of them was held here")
     if report.erasure.windows_found:
         raise SystemExit(1)

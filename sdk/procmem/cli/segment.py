@@ -18,7 +18,7 @@ from procmem.cli.options import (
     shared_options,
     write_json,
 )
-from procmem.cli.text import percent, table
+from procmem.cli.text import percent, say, table
 
 if TYPE_CHECKING:
     from procmem.cli.show import Panel
@@ -170,7 +170,7 @@ def _components(settings: Settings, photo: Path, out: Path | None) -> None:
     if settings.as_json:
         write_json(_document(photo, "components", pixels.shape[:2], picture=str(out)))
         return
-    click.echo(f"drew {out}")
+    say(f"drew {out}")
 
 
 def _give(
@@ -218,12 +218,12 @@ def _give(
     rows = [
         (str(value), percent(share), percent(sure) if share else "") for value, share, sure in found
     ]
-    click.echo(table(rows, head=("value", "of the photo", "confidence"), right="rrr"))
+    say(table(rows, head=("value", "of the photo", "confidence"), right="rrr"))
     for written in (out, mask_out):
         if written is not None:
-            click.echo(f"wrote {written}")
+            say(f"wrote {written}")
     if out is None and mask_out is None:
-        click.echo("add --out FILE to see the regions", err=True)
+        say("add --out FILE to see the regions", err=True)
 
 
 def _document(photo: Path, method: Method, size: tuple[int, ...], **more: Any) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import click
 
 from procmem.cli.group import progress_bar
 from procmem.cli.options import Settings, folder_of, open_memory, shared_options, write_json
-from procmem.cli.text import count
+from procmem.cli.text import count, say
 
 if TYPE_CHECKING:
     from procmem.types import ReceiveReport
@@ -45,7 +45,7 @@ def address(settings: Settings) -> None:
     if settings.as_json:
         write_json({"vault": str(path), "address": text})
         return
-    click.echo(text)
+    say(text)
 
 
 @click.command(short_help="Write items that only other memories can open.")
@@ -86,7 +86,7 @@ def share(
     if settings.as_json:
         write_json({"vault": str(path), "file": str(file), "items": written, "bytes": size})
         return
-    click.echo(f"shared {count(written, 'item')} in {file} ({size / 1e6:.2f} MB)")
+    say(f"shared {count(written, 'item')} in {file} ({size / 1e6:.2f} MB)")
 
 
 @click.command(short_help="Take in items that another memory has shared.")
@@ -117,9 +117,9 @@ def receive(settings: Settings, file: Path, trusted: tuple[str, ...], reembed: b
         document = {name: _as_json(value) for name, value in dataclasses.asdict(report).items()}
         write_json({"vault": str(path), "file": str(file), **document, "items": held})
     else:
-        click.echo(f"{_described(report)}; {path} now holds {count(held, 'item')}")
+        say(f"{_described(report)}; {path} now holds {count(held, 'item')}")
         if not report.purged:
-            click.echo("what was replaced is purged when the memory is next opened for writing")
+            say("what was replaced is purged when the memory is next opened for writing")
     if report.not_seen:
         raise SystemExit(1)
 

@@ -7,7 +7,7 @@ import dataclasses
 import click
 
 from procmem.cli.options import Settings, open_memory, shared_options, write_json
-from procmem.cli.text import NO_LABEL, count, cut, describe_migration, table
+from procmem.cli.text import NO_LABEL, count, cut, describe_migration, say, table
 
 _LABELS_SHOWN = 20
 
@@ -42,17 +42,17 @@ def stats(settings: Settings) -> None:
         rows.append(("purge", "pending; it is done when the vault is next opened for writing"))
     if held.migration is not None:
         rows.append(("migration", describe_migration(held.migration)))
-    click.echo(table(rows))
+    say(table(rows))
     by_count = sorted(held.labels.items(), key=lambda entry: (-entry[1], entry[0]))
     lines = [(cut(label, 40), f"{number:,}") for label, number in by_count]
     unlabelled = held.items - sum(held.labels.values())
     if unlabelled:
         lines.append((NO_LABEL, f"{unlabelled:,}"))
     if lines:
-        click.echo()
-        click.echo(table(lines[:_LABELS_SHOWN], head=("label", "items"), right="lr"))
+        say()
+        say(table(lines[:_LABELS_SHOWN], head=("label", "items"), right="lr"))
     if len(lines) > _LABELS_SHOWN:
-        click.echo(f"... and {count(len(lines) - _LABELS_SHOWN, 'more label')}")
+        say(f"... and {count(len(lines) - _LABELS_SHOWN, 'more label')}")
 
 
 def _no_receipts(settings: Settings) -> str:

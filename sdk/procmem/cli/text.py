@@ -3,13 +3,33 @@
 from __future__ import annotations
 
 import json
+import re
+import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
+
+import click
 
 if TYPE_CHECKING:
     from procmem.types import Answer, ErasureReport, MigrationStatus, Neighbor
 
 NO_LABEL = "(no label)"
+
+# What a terminal would obey, a reader would not see, or no encoding has: control characters, line
+# breaks, changes of direction, and halves of pairs, by which a name that is no UTF-8 is kept.
+_NOT_SHOWN = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+
+
+def say(text: str = "", *, err: bool = False) -> None:
+    """Prints lines for people, to stdout or stderr, whatever the names in them are made of."""
+    encoding = (sys.stderr if err else sys.stdout).encoding or "utf-8"
+    shown = "\n".join(map(printable, text.split("\n")))
+    click.echo(shown.encode(encoding, "backslashreplace").decode(encoding), err=err)
+
+
+def printable(text: str) -> str:
+    """`text` on one line, with escapes for characters that are not to be shown as they are."""
+    return _NOT_SHOWN.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
 def table(rows: Sequence[Sequence[str]], *, head: Sequence[str] = (), right: str = "") -> str:
@@ -20,7 +40,7 @@ def table(rows: Sequence[Sequence[str]], *, head: Sequence[str] = (), right: str
         head: titles of the columns; none for a table without titles.
         right: one letter for each column, "r" for right-aligned; missing letters mean left.
     """
-    lines = [tuple(head), *rows] if head else list(rows)
+    lines = [tuple(map(printable, line)) for line in ([head, *rows] if head else rows)]
     if not lines:
         return ""
     widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]

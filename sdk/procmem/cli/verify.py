@@ -20,8 +20,11 @@ from procmem.cli.options import (
     shared_options,
     write_json,
 )
-from procmem.cli.text import count, describe_migration
+from procmem.cli.text import count, describe_migration, say
 from procmem.embedder import DEFAULT_MODEL
+from procmem.errors import VaultFormatError
+from procmem.folder import holds_vault
+from procmem.types import VerifyReport
 
 if TYPE_CHECKING:
     from procmem.types import ProvenanceReport
@@ -101,10 +104,18 @@ def verify(
     if of_model:
         _verify_model(settings, 8 if sample is None else sample, seed, folder)
         return
-    with open_memory(settings, read_only=True) as memory:
-        report = memory.verify()
-        migration = memory.stats().migration if report.ok else None
-        path = memory.place
+    migration = None
+    try:
+        with open_memory(settings, read_only=True) as memory:
+            path, report = memory.place, memory.verify()
+            if report.ok:
+                migration = memory.stats().migration
+    except VaultFormatError as error:
+        # Of one that is there and too damaged to be opened, this is what was asked for.
+        if not isinstance(settings.vault, Path) or not holds_vault(settings.vault.absolute()):
+            raise
+        path = str(settings.vault.absolute())
+        report = VerifyReport(ok=False, problems=(str(error),), items=0, masks=0)
     if settings.as_json:
         write_json(
             {
@@ -117,13 +128,13 @@ def verify(
             }
         )
     elif report.ok:
-        click.echo(f"{path} is sound: {count(report.items, 'item')}, {count(report.masks, 'mask')}")
+        say(f"{path} is sound: {count(report.items, 'item')}, {count(report.masks, 'mask')}")
         if migration is not None:
-            click.echo(f"migration: {describe_migration(migration)}")
+            say(f"migration: {describe_migration(migration)}")
     else:
-        click.echo(f"{path} is not sound:")
+        say(f"{path} is not sound:")
         for problem in report.problems:
-            click.echo(f"  {problem}")
+            say(f"  {problem}")
     if not report.ok:
         raise SystemExit(1)
 
@@ -153,19 +164,19 @@ def _verify_receipt(settings: Settings, file: Path, key: str | None) -> None:
             }
         )
     elif problems:
-        click.echo(f"{file} does not prove what it says:")
+        say(f"{file} does not prove what it says:")
         for problem in problems:
-            click.echo(f"  {problem}")
+            say(f"  {problem}")
     else:
         erased = len(receipt.erased_ids)
         moment = datetime.fromtimestamp(receipt.erased_seconds, tz=timezone.utc)
-        click.echo(
+        say(
             f"{file} is true: {count(erased, 'item')} of {receipt.before.items:,} erased, "
             f"{receipt.after.items:,} left, {moment:%Y-%m-%d %H:%M:%S} UTC by the device's clock"
         )
-        click.echo(f"signed by {receipt.public_key.hex()}")
+        say(f"signed by {receipt.public_key.hex()}")
         if public_key is None:
-            click.echo("compare that key with one you know, or give it with --key")
+            say("compare that key with one you know, or give it with --key")
     if problems:
         raise SystemExit(1)
 
@@ -174,7 +185,7 @@ def _verify_model(settings: Settings, sample: int, seed: int | None, folder: Pat
     from procmem.provenance import LIMITS, check_model, short_path
 
     if Path(DEFAULT_VAULT).is_dir():
-        click.echo(
+        say(
             f"checking the model, not the memory here; for that, add --vault {DEFAULT_VAULT}",
             err=True,
         )
@@ -199,9 +210,9 @@ def _verify_model(settings: Settings, sample: int, seed: int | None, folder: Pat
             }
         )
     else:
-        click.echo(f"{report.model}: {short_path(Path(report.file))}")
-        click.echo(_describe(report))
-        click.echo(textwrap.fill(LIMITS, _columns(), break_on_hyphens=False))
+        say(f"{report.model}: {short_path(Path(report.file))}")
+        say(_describe(report))
+        say(textwrap.fill(LIMITS, _columns(), break_on_hyphens=False))
     if not report.ok:
         raise SystemExit(1)
 

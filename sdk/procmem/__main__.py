@@ -1,0 +1,5 @@
+"""`python -m procmem` is `procmem`."""
+
+from procmem.cli import main
+
+main()
