@@ -68,6 +68,8 @@ def one_or_many(
     """
     if is_image_like(images) and not (isinstance(images, np.ndarray) and images.ndim == 4):
         return [images], True
+    if hasattr(images, "read"):
+        raise InputError(f"images is a {type(images).__name__}; give its content, file.read()")
     if not isinstance(images, Iterable):
         raise InputError(
             f"images is a {type(images).__name__}, wanted a path, bytes, a PIL image, an array, "

@@ -51,12 +51,20 @@ def holds_vault(path: Path) -> bool:
 
     Raises:
         VaultFormatError: the path is a file, or the folder holds something else.
+        VaultError: nobody may look what it is.
     """
-    if not path.exists():
+    try:
+        names = {entry.name for entry in path.iterdir()}
+    except FileNotFoundError:
         return False
-    if not path.is_dir():
-        raise VaultFormatError(f"{path} is a file, wanted a folder; give the vault's folder")
-    names = {entry.name for entry in path.iterdir()}
+    except NotADirectoryError as error:
+        raise VaultFormatError(
+            f"{path} is a file, or lies in one, wanted a folder; give the vault's folder"
+        ) from error
+    except OSError as error:
+        raise VaultError(
+            f"{path} cannot be looked into ({error.strerror}); check the path and its permissions"
+        ) from error
     if "ledger.sqlite" in names:
         return True
     later = {TEMPORARY_KEY, TEMPORARY_REVOKED}

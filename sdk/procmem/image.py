@@ -147,7 +147,8 @@ def read_image_file(path: str | os.PathLike[str]) -> bytes:
         file = Path(os.fsdecode(path))
         status = file.stat()
         if stat.S_ISDIR(status.st_mode):
-            raise ImageDecodeError(f"{name or '.'} is a folder, not an image; give its files")
+            why = "not an image" if os.access(file, os.R_OK | os.X_OK) else "and may not be read"
+            raise ImageDecodeError(f"{name or '.'} is a folder, {why}; give the files in it")
         # A pipe or a device could block for ever or never end.
         if not stat.S_ISREG(status.st_mode):
             raise ImageDecodeError(f"{name} is not a regular file; give an image file or bytes")
@@ -155,7 +156,7 @@ def read_image_file(path: str | os.PathLike[str]) -> bytes:
         return file.read_bytes()
     except ImageError:
         raise
-    except FileNotFoundError as error:
+    except (FileNotFoundError, NotADirectoryError) as error:
         raise ImageNotFoundError(f"{name} does not exist; check the path") from error
     except (OSError, ValueError) as error:  # ValueError: a null character in the path
         raise ImageDecodeError(
@@ -166,6 +167,25 @@ def read_image_file(path: str | os.PathLike[str]) -> bytes:
 def _from_bytes(
     data: bytes, name: str, min_side: int | None, max_pixels: int
 ) -> npt.NDArray[np.uint8]:
+    with opened(data, name, max_pixels) as picture:
+        if min_side is not None and picture.format in ("JPEG", "MPO"):
+            picture.draft(None, (min_side, min_side))
+        return _pixels(picture, name)
+
+
+@contextlib.contextmanager
+def opened(data: bytes, name: str, max_pixels: int = MAX_PIXELS) -> Iterator[Image.Image]:
+    """The picture of an image file, its head read and checked, its pixels not decoded yet.
+
+    Args:
+        data: the file's content.
+        name: what messages call it.
+        max_pixels: see `load_image`.
+
+    Raises:
+        ImageDecodeError, ImageTooLargeError: see `load_image`; also for whatever a decoder throws
+            in the block.
+    """
     if not data:
         raise ImageDecodeError(f"{name} is empty (0 bytes); copy the picture again")
     _check_bytes(len(data), name)
@@ -174,9 +194,29 @@ def _from_bytes(
             picture = Image.open(io.BytesIO(data), formats=_readable_formats())
         with picture:
             _check_size(picture.width, picture.height, name, max_pixels)
-            if min_side is not None and picture.format in ("JPEG", "MPO"):
-                picture.draft(None, (min_side, min_side))
-            return _pixels(picture, name)
+            yield picture
+
+
+def decode(picture: Image.Image) -> None:
+    """Decodes the pixels of a picture; Pillow's warnings about the rest of it are not shown."""
+    with contextlib.nullcontext() if picture.format in _SILENT_DECODERS else _quiet():
+        picture.load()
+
+
+def gray_stretch(picture: Image.Image) -> int:
+    """By what Pillow multiplies gray of two or four bits, 85 or 17, to fill eight; 1 of others.
+
+    To be asked before the picture is decoded; Pillow does not know it any more then.
+    """
+    return {"L;2": 85, "L;4": 17}.get(_raw_mode(picture), 1)
+
+
+def _raw_mode(picture: Image.Image) -> str:
+    """How the samples of a picture stand in its file, in Pillow's words; "" once it is decoded."""
+    tiles = getattr(picture, "tile", None)  # of pictures from files only
+    arguments = tiles[0][3] if tiles else ""
+    found = arguments[0] if isinstance(arguments, tuple) and arguments else arguments
+    return found if isinstance(found, str) else ""
 
 
 def _from_pil(picture: Image.Image, name: str, max_pixels: int) -> npt.NDArray[np.uint8]:
@@ -187,13 +227,26 @@ def _from_pil(picture: Image.Image, name: str, max_pixels: int) -> npt.NDArray[n
 
 def _pixels(picture: Image.Image, name: str) -> npt.NDArray[np.uint8]:
     """Decodes, converts to RGB and turns upright."""
-    with contextlib.nullcontext() if picture.format in _SILENT_DECODERS else _quiet():
-        picture.load()
+    stretched, wide = gray_stretch(picture), _raw_mode(picture).startswith("RGB;16")
+    decode(picture)
     orientation = _orientation(picture)  # after load: some formats store it behind the pixels
+    key = picture.info.get("transparency")
+    # Pillow compares the color that stands for "transparent" with samples of eight bits.
+    if isinstance(key, int) and stretched > 1:
+        picture = _with_key(picture, key * stretched)
+    elif isinstance(key, tuple) and wide:
+        picture = _with_key(picture, tuple(sample >> 8 for sample in key))
     rgb = _to_rgb(picture, name)
     if orientation in _UPRIGHT:
         rgb = rgb.transpose(_UPRIGHT[orientation])
     return np.array(rgb, dtype=np.uint8)
+
+
+def _with_key(picture: Image.Image, key: int | tuple[int, ...]) -> Image.Image:
+    """A copy of which pixels of another color are transparent."""
+    copy = picture.copy()
+    copy.info["transparency"] = key
+    return copy
 
 
 def _orientation(picture: Image.Image) -> int:

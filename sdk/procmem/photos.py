@@ -8,15 +8,16 @@ links to folders (a loop would not end), never looks into hidden folders.
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, UnidentifiedImageError
 
 from procmem.errors import ImageDecodeError, ImageNotFoundError, InputError
+from procmem.image import decode, gray_stretch, opened, read_image_file
 
 # HEIC files are listed although Pillow alone cannot read them: a person must hear that they were
 # left out.
@@ -48,7 +49,8 @@ def find_photos(paths: Iterable[Path]) -> tuple[Photo, ...]:
     """Lists the photos among files and, recursively, in folders.
 
     A file is taken whatever its ending, because somebody named it. From folders come the files
-    that end in one of `PHOTO_SUFFIXES`; names that begin with a dot are passed over.
+    that end in one of `PHOTO_SUFFIXES`; names that begin with a dot are passed over. A folder that
+    may not be read is listed like a photo that cannot be.
 
     Args:
         paths: files and folders.
@@ -58,24 +60,24 @@ def find_photos(paths: Iterable[Path]) -> tuple[Photo, ...]:
 
     Raises:
         ImageNotFoundError: a path does not exist.
+        ImageDecodeError: nobody may look whether it does.
         InputError: a folder holds no photo.
     """
     found: dict[Path, Photo] = {}
     for path in paths:
-        if path.is_dir():
+        is_folder = _is_folder(path)
+        if is_folder:
             files = files_below(path)
             if not files:
                 raise InputError(
                     f"{path} holds no photo (a file ending in {', '.join(sorted(PHOTO_SUFFIXES))});"
                     " give the folder that the photos are in"
                 )
-        elif path.exists():
-            files = [path]
         else:
-            raise ImageNotFoundError(f"{path} does not exist; check the path")
+            files = [path]
         for file in files:
             real = _absolute(file)
-            relative = file.relative_to(path) if path.is_dir() else Path(file.name)
+            relative = file.relative_to(path) if is_folder else Path(file.name)
             found.setdefault(real, Photo(path=real, label=real.parent.name, relative=relative))
     return tuple(found.values())
 
@@ -85,7 +87,7 @@ def find_labelled(folder: Path) -> tuple[Photo, ...]:
 
     Args:
         folder: the photos are `folder/<label>/**`; files directly in `folder` have no label and
-            are passed over.
+            are passed over. A folder that may not be read is listed as by `find_photos`.
 
     Returns:
         Sorted by label and path. `Photo.label` is the first folder below `folder`.
@@ -102,7 +104,7 @@ def find_labelled(folder: Path) -> tuple[Photo, ...]:
             relative=file.relative_to(folder),
         )
         for file in files_below(folder)
-        if file.parent != folder
+        if file.parent != folder or file.is_dir()
     ]
     if not photos:
         raise InputError(
@@ -119,42 +121,54 @@ def load_mask(path: Path) -> npt.NDArray[np.uint8]:
             count, not the colors.
 
     Returns:
-        (H, W) uint8. Black and white become 0 and 1.
+        (H, W) uint8, as they stand in the file. Black and white become 0 and 1.
 
     Raises:
         ImageNotFoundError: no file at the path.
         ImageDecodeError: not a picture, damaged, or in color.
+        ImageTooLargeError: see `load_image`.
     """
-    try:
-        with Image.open(path) as picture:
-            if picture.mode not in _MASK_MODES:
-                raise ImageDecodeError(
-                    f"mask {path} has the color mode {picture.mode}, wanted grayscale or palette "
-                    "(one class value per pixel); save it as a grayscale PNG"
-                )
-            return np.array(picture).astype(np.uint8)
-    except FileNotFoundError as error:
-        raise ImageNotFoundError(f"mask {path} does not exist; check the path") from error
-    except ImageDecodeError:
-        raise
-    except (OSError, ValueError, SyntaxError, UnidentifiedImageError) as error:
-        raise ImageDecodeError(
-            f"mask {path} cannot be read ({error}); save it as a grayscale PNG"
-        ) from error
+    name = f"mask {path}"
+    with opened(read_image_file(path), name) as picture:
+        if picture.mode not in _MASK_MODES:
+            raise ImageDecodeError(
+                f"{name} has the color mode {picture.mode}, wanted grayscale or palette (one class "
+                "value per pixel); save it as a grayscale PNG"
+            )
+        stretched = gray_stretch(picture)
+        decode(picture)
+        values: npt.NDArray[np.uint8] = np.array(picture).astype(np.uint8) // np.uint8(stretched)
+    return values
 
 
 def _absolute(path: Path) -> Path:
     return Path(os.path.normpath(path.absolute()))
 
 
+def _is_folder(path: Path) -> bool:
+    try:
+        return stat.S_ISDIR(path.stat().st_mode)
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise ImageNotFoundError(f"{path} does not exist; check the path") from error
+    except (OSError, ValueError) as error:  # ValueError: a null character
+        raise ImageDecodeError(
+            f"{path} cannot be looked at ({error}); check the path and its permissions"
+        ) from error
+
+
 def files_below(folder: Path) -> list[Path]:
-    """The photos in a folder and below it, sorted; none if there are none."""
-    files = []
-    for parent, folders, names in os.walk(folder):
+    """The photos in a folder and below it, sorted; none if there are none.
+
+    Folders that may not be read are among them, so that whoever opens them tells.
+    """
+    files: list[Path] = []
+    unreadable: list[OSError] = []
+    for parent, folders, names in os.walk(folder, onerror=unreadable.append):
         folders[:] = [name for name in folders if not name.startswith(".")]
         files += [
             Path(parent, name)
             for name in names
             if not name.startswith(".") and Path(name).suffix.lower() in PHOTO_SUFFIXES
         ]
+    files += [Path(error.filename) for error in unreadable]
     return sorted(files, key=lambda file: file.relative_to(folder).as_posix())

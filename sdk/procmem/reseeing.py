@@ -11,11 +11,11 @@ from __future__ import annotations
 import dataclasses
 import logging
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 
 import numpy as np
 
 from procmem.errors import ImageError, InputError
+from procmem.image import read_image_file
 from procmem.memory import VisualMemory
 from procmem.merging import Tally
 from procmem.record import Record, quantize_patches
@@ -43,14 +43,13 @@ def seen_again(records: Iterable[Record], memory: VisualMemory, tally: Tally) ->
 
 
 def _seen(record: Record, memory: VisualMemory) -> Record:
-    source = record.item.source
-    # Not to wait for ever at a pipe, nor to read a device.
-    if source is None or not Path(source).is_file():
-        raise InputError(f"its source is {source!r:.200}, which is no file here")
-    vector = memory._embed(source).cls[0].astype(np.float16)
+    if record.item.source is None:
+        raise InputError("it has no source")
+    data = read_image_file(record.item.source)  # once, so that both views are of the same bytes
+    vector = memory._embed(data).cls[0].astype(np.float16)
     if record.mask is None:
         return dataclasses.replace(record, vector=vector, patches=None)
     side = memory._vault.binding.side
     mask = fit_mask(record.mask, image_size=record.mask.shape, side=side)
-    patches = memory._embed(source, view="whole").patches[0]  # (h, w, P)
+    patches = memory._embed(data, view="whole").patches[0]  # (h, w, P)
     return Record(record.item, vector, quantize_patches(patches), mask)

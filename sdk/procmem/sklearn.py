@@ -231,6 +231,17 @@ class MemoryClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  #
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "_rows")
 
+    def __copy__(self) -> MemoryClassifier:
+        """One whose rows are its own: what either forgets is overwritten where it stands."""
+        copied = self.__class__.__new__(self.__class__)
+        copied.__dict__.update(
+            {
+                name: value.copy() if isinstance(value, np.ndarray) else value
+                for name, value in vars(self).items()
+            }
+        )
+        return copied
+
     # ---- helpers
 
     def _check_parameters(self) -> None:

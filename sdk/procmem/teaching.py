@@ -9,6 +9,7 @@ first is asked for and opened one at a time, so that folders may be of any size.
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from itertools import islice
 from pathlib import Path
 
 from procmem.batch import MaskLike
-from procmem.errors import ImageError, InputError
+from procmem.errors import ImageError, ImageNotFoundError, InputError
 from procmem.memory import VisualMemory
 from procmem.photos import Photo, find_photos, load_mask
 
@@ -72,6 +73,7 @@ def teach(
 
     Raises:
         ImageNotFoundError: a path does not exist.
+        ImageDecodeError: nobody may look whether it does.
         InputError: a folder holds no photo.
         VaultFullError, VaultReadOnlyError, VaultLockedError: it cannot be written; what was said
             to be taught stays.
@@ -82,7 +84,9 @@ def teach(
     rest = iter(found)
     while step := list(islice(rest, AT_ONCE)):
         new = [photo for photo in step if str(photo.path) not in known]
-        labels = [(photo.label if label is None else label) if labelled else None for photo in new]
+        # A photo directly in the root of a file system lies in no folder that has a name.
+        own = [(photo.label or None) if label is None else label for photo in new]
+        labels = own if labelled else [None] * len(new)
         taught = dict(zip(new, _teach(memory, new, labels, folder), strict=True))
         for photo in step:
             yield taught.get(photo, Taught(photo, None, None))
@@ -118,7 +122,6 @@ def _mask_of(photo: Photo, masks: Path | None) -> MaskLike | None:
     if masks is None:
         return None
     for name in (photo.relative, Path(photo.relative.name)):
-        path = masks / name.with_suffix(".png")
-        if path.is_file():
-            return load_mask(path)
+        with contextlib.suppress(ImageNotFoundError):
+            return load_mask(masks / name.with_suffix(".png"))
     return None

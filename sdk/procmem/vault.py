@@ -56,7 +56,7 @@ from procmem.migration import write_migrated
 from procmem.purge import remove_empty_journal, remove_leftovers, replace_ledger
 from procmem.record import Binding, Record, check_id
 from procmem.revoked import Ids, RevokedIds
-from procmem.seal import fingerprint, key_place, new_key
+from procmem.seal import KeyFile, fingerprint, key_place, new_key
 from procmem.writer import LedgerWriter
 
 _RECORDS_AT_ONCE = 100  # with masks, some megabytes
@@ -119,7 +119,10 @@ class Vault(WithBeside):
         super().__init__(connection, timeout_seconds=timeout_seconds)
         self.mutex = connection.mutex
         try:
-            if not holds_vault(self.path) and (read_only or binding is None):
+            new = not holds_vault(self.path)
+            if isinstance(self._key_place, KeyFile):
+                self._check_key_is_elsewhere(self._key_place.path, new=new)
+            if new and (read_only or binding is None):
                 raise VaultFormatError(
                     f"{self.path} holds no vault; check the path, or open it for writing with a "
                     "model to make one"
@@ -398,6 +401,15 @@ class Vault(WithBeside):
                 )
             finally:
                 old.close()
+
+    def _check_key_is_elsewhere(self, key: Path, *, new: bool) -> None:
+        """Every copy of the folder would have the key in it, and so could still be read."""
+        if self.path.resolve() not in key.resolve().parents:
+            return
+        problem = f"{key} lies in the vault's own folder, so that every copy of it has the key"
+        if new:
+            raise InputError(f"{problem}; give a path in another folder")
+        _log.warning("%s; move it, and give the new path", problem)
 
     def _make_key(self) -> None:
         # Only receipts need it: a vault on a disk without room must still open and forget.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 from datetime import datetime
 from pathlib import Path
@@ -16,6 +17,7 @@ from procmem import (
     InputError,
     ItemNotFoundError,
     ModelNotFoundError,
+    VaultError,
     VaultKeyError,
     VaultLockedError,
     VisualMemory,
@@ -216,3 +218,13 @@ def test_an_empty_label_is_refused_and_not_replaced_by_the_folders_name(tmp_path
     result = run("add", tmp_path / "photos", "--vault", tmp_path / "vault", "--label", "")
     assert result.exit_code != 0
     assert "label is empty" in result.output
+
+
+def test_a_file_that_is_open_is_told_to_be_read(memory, tmp_path):
+    with pytest.raises(InputError, match=r"give its content, file\.read\(\)"):
+        memory.add(io.BytesIO(b"no lines of images"))
+
+
+def test_a_folder_with_too_long_a_name_is_a_vault_error():
+    with pytest.raises(VaultError, match="check the path"):
+        VisualMemory("x" * 300, embedder=EMBEDDER)

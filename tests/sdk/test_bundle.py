@@ -661,7 +661,8 @@ def test_items_of_another_model_are_refused_with_both_ways_out(mine, tmp_path):
 
 
 def test_items_of_another_model_are_seen_again_where_their_photos_are(photos, tmp_path, caplog):
-    sources = [str(photos / f"{number}.png") for number in range(4)] + [None, "/no/such/file.png"]
+    sources = [str(photos / f"{number}.png") for number in range(4)]
+    sources += [None, "/no/such/file.png", "/" + "x" * 300]  # of the last the system says an error
     masks = {1: toy.mask(1)}
     with (
         opened(tmp_path / "theirs", embedder=OtherModel()) as theirs,
@@ -686,8 +687,9 @@ def test_items_of_another_model_are_seen_again_where_their_photos_are(photos, tm
         share_items(theirs, tmp_path / "f", to=address(ours))
         with mock.patch.object(ours._local, "purge_limit", 10**6):
             report = receive_items(ours, tmp_path / "f", trust=address(theirs), reembed=True)
-        assert (report.added, report.not_seen) == ((1, 2, 3), (4, 5, 6))
+        assert (report.added, report.not_seen) == ((1, 2, 3), (4, 5, 6, 7))
         assert "/no/such/file.png" in caplog.text
+        assert "x" * 300 in caplog.text
         times = {item.id: item.added_seconds for item in theirs.items()}
         assert all(item.added_seconds == times[item.id] for item in ours.items())
         for one, other in zip(
@@ -700,7 +702,7 @@ def test_items_of_another_model_are_seen_again_where_their_photos_are(photos, tm
         assert np.array_equal(one.mask, other.mask)
         assert np.array_equal(one.patches, other.patches)
         again = receive_items(ours, tmp_path / "f", trust=address(theirs), reembed=True)
-        assert (again.added, again.unchanged, again.not_seen) == ((), (1, 2, 3), (4, 5, 6))
+        assert (again.added, again.unchanged, again.not_seen) == ((), (1, 2, 3), (4, 5, 6, 7))
 
 
 def test_a_mask_goes_along_to_another_image_size(photos, tmp_path):

@@ -219,6 +219,26 @@ def test_16_bit_gray_with_a_transparent_value_becomes_white_there() -> None:
     np.testing.assert_array_equal(load_image(data)[0, :, 0], [255, 0x40])
 
 
+@pytest.mark.parametrize(
+    ("depth", "color", "rows", "transparent", "seen"),
+    [
+        (16, 2, struct.pack(">6H", 1, 2, 3, 0x1234, 0x5678, 0x9ABC), (0x1234, 0x5678, 0x9ABC), 0),
+        (2, 0, b"\x10", (1,), 0),
+        (4, 0, b"\x01", (1,), 0),
+        (8, 0, b"\x00\x01", (1,), 0),
+        (1, 0, b"\x40", (1,), 0),
+    ],
+)
+def test_a_transparent_color_of_every_depth_becomes_white(
+    depth: int, color: int, rows: bytes, transparent: tuple[int, ...], seen: int
+) -> None:
+    key = b"tRNS" + struct.pack(f">{len(transparent)}H", *transparent)
+    data = png(2, 1, depth, color, b"\x00" + rows, key)
+    assert load_image(data)[0].tolist() == [[seen] * 3, list(WHITE)]
+    with Image.open(io.BytesIO(data)) as picture:
+        assert load_image(picture)[0].tolist() == [[seen] * 3, list(WHITE)]
+
+
 def test_16_bit_rgb_keeps_its_upper_bits() -> None:
     rows = b"\x00" + struct.pack(">HHH", 0x1234, 0x8000, 0xFFFF)
     np.testing.assert_array_equal(load_image(png(1, 1, 16, 2, rows)), [[[0x12, 0x80, 0xFF]]])

@@ -19,7 +19,13 @@ from click.testing import CliRunner
 from tests.stress import toy
 
 from procmem.cli import main
-from procmem.errors import MissingExtraError, VaultFormatError, VaultKeyError, VaultReadOnlyError
+from procmem.errors import (
+    InputError,
+    MissingExtraError,
+    VaultFormatError,
+    VaultKeyError,
+    VaultReadOnlyError,
+)
 from procmem.memory import VisualMemory
 from procmem.residue import scan_folder
 from procmem.seal import KeyFile, fingerprint, new_key
@@ -49,6 +55,17 @@ def memory(places):
     )
     yield made
     made.close()
+
+
+def test_a_new_memory_has_no_key_in_its_own_folder(tmp_path, caplog):
+    inside = tmp_path / "v" / "keys" / "key"
+    with pytest.raises(InputError, match="every copy of it has the key"):
+        opened((tmp_path / "v", inside))
+    assert not (tmp_path / "v").exists()
+    opened((tmp_path / "v", tmp_path / "key")).close()
+    moved = (tmp_path / "key").rename(tmp_path / "v" / "key")
+    opened((tmp_path / "v", moved)).close()  # nobody is locked out of what there is
+    assert "every copy of it has the key" in caplog.text
 
 
 def secrets_in_clear(memory):

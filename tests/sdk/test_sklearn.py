@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import doctest
 import os
 import pickle
@@ -291,6 +292,15 @@ def test_a_classifier_that_forgot_is_one_that_was_fitted_without_the_rows(data, 
     assert np.array_equal(classifier.predict_proba(queries), fresh.predict_proba(queries))
     for ours, theirs in zip(classifier.kneighbors(), fresh.kneighbors(), strict=True):
         assert np.array_equal(ours, theirs)
+
+
+def test_what_a_copy_forgets_the_original_still_knows():
+    original = MemoryClassifier(1).fit(np.eye(4), list("abcd"))
+    for copied in (copy.copy(original), copy.deepcopy(original)):
+        copied.forget([0])
+        copied.fit(np.eye(4)[:2], list("xy"))
+    assert original.predict(np.eye(4)).tolist() == list("abcd")
+    assert pickle.dumps(copy.copy(original)) == pickle.dumps(original)
 
 
 def test_the_length_of_a_forgotten_label_does_not_stay():

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import struct
+import zlib
+from pathlib import Path
+
 import numpy as np
 import pytest
 from PIL import Image
 from tests.stress import toy
 
-from procmem.errors import ImageNotFoundError, InputError
+from procmem.errors import ImageDecodeError, ImageNotFoundError, InputError
 from procmem.image import load_image
 from procmem.memory import VisualMemory
+from procmem.photos import Photo, find_labelled, load_mask
 from procmem.teaching import AT_ONCE, teach
 
 
@@ -90,3 +97,89 @@ def test_a_place_without_photos_is_refused_before_anything_is_taught(memory, pho
     with pytest.raises(ImageNotFoundError, match="does not exist"):
         next(teach(memory, [photos, tmp_path / "nowhere"]))
     assert len(memory) == 0
+
+
+def closed_to_all_but_its_owner(folder, monkeypatch):
+    """As somebody else sees a folder; root, who may run these tests, may read every one."""
+    listed = os.scandir
+
+    def scandir(path):
+        if Path(path) == folder:
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return listed(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+
+
+def test_a_folder_that_may_not_be_read_is_told_and_the_others_are_taught(
+    memory, photos, monkeypatch
+):
+    closed_to_all_but_its_owner(photos / "dogs", monkeypatch)
+    taught = list(teach(memory, [photos]))
+    failed = [one for one in taught if one.reason is not None]
+    assert [one.photo.path for one in failed] == [photos / "cats" / "21.png", photos / "dogs"]
+    assert "is a folder" in failed[1].reason
+    assert len(memory) == 19
+    closed_to_all_but_its_owner(photos, monkeypatch)
+    (alone,) = teach(memory, [photos])
+    assert alone.photo.path == photos
+    assert alone.reason is not None
+
+
+def test_a_label_folder_that_may_not_be_read_is_left_out_and_told(memory, photos, monkeypatch):
+    closed_to_all_but_its_owner(photos / "dogs", monkeypatch)
+    found = find_labelled(photos)
+    assert [(one.path, one.label) for one in found if one.path.is_dir()] == [
+        (photos / "dogs", "dogs")
+    ]
+
+
+def test_a_photo_in_no_folder_has_no_label(memory, photos, monkeypatch):
+    one = Photo(photos / "cats" / "01.png", "", Path("01.png"))
+    monkeypatch.setattr("procmem.teaching.find_photos", lambda _: (one,))
+    (taught,) = teach(memory, [one.path])
+    assert taught.reason is None
+    assert [item.label for item in memory.items()] == [None]
+
+
+@pytest.mark.parametrize("path", ["x" * 300, "a\0b"])
+def test_a_path_that_no_system_has_is_an_image_error(memory, photos, path):
+    with pytest.raises(ImageDecodeError, match="check the path"):
+        list(teach(memory, [path]))
+    taught = list(teach(memory, [photos], masks=path))
+    assert all("cannot be read" in one.reason for one in taught)
+
+
+def gray_png(depth, values, side):
+    """Class values in a gray PNG of this depth, which Pillow reads but does not write."""
+    bits = "".join(f"{value:0{depth}b}" for value in values).ljust(8 * -(-depth * side // 8), "0")
+    row = bytes(int(bits[at : at + 8], 2) for at in range(0, len(bits), 8))
+
+    def chunk(name, body):
+        return (
+            struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
+        )
+
+    head = struct.pack(">IIBBBBB", side, 1, depth, 0, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(
+        b"IDAT", zlib.compress(b"\0" + row)
+    ) + chunk(b"IEND", b"")  # fmt: skip
+
+
+@pytest.mark.parametrize("depth", [1, 2, 4, 8])
+def test_class_values_are_those_of_the_file_at_every_depth(tmp_path, depth):
+    values = [0, 1, 2, 3, 1] if depth > 1 else [0, 1, 1, 0, 1]
+    (tmp_path / "mask.png").write_bytes(gray_png(depth, values, 5))
+    assert load_mask(tmp_path / "mask.png").tolist() == [values]
+
+
+def test_a_mask_that_would_fill_the_memory_is_a_reason_and_no_end(memory, photos, tmp_path):
+    (tmp_path / "masks").mkdir()
+    head = gray_png(8, [0], 1).replace(struct.pack(">II", 1, 1), struct.pack(">II", 30_000, 30_000))
+    start = head.index(b"IHDR")
+    whole = head[: start + 17] + struct.pack(">I", zlib.crc32(head[start : start + 17]))
+    (tmp_path / "masks" / "01.png").write_bytes(whole + head[start + 21 :])
+    taught = list(teach(memory, [photos], masks=tmp_path / "masks"))
+    failed = {one.photo.path.name: one.reason for one in taught if one.reason is not None}
+    assert sorted(failed) == ["01.png", "21.png"]
+    assert "scale it down" in failed["01.png"].lower()
