@@ -41,6 +41,13 @@ def check_protocol(protocol: str) -> None:
         raise unknown_choice("protocol", protocol, PROTOCOLS)
 
 
+def square_mask(mask: UInt8, side: int) -> UInt8:
+    """An (H, W) mask at (side, side), every pixel the value of the nearest one of `mask`."""
+    rows, columns = (nearest(length, side) for length in mask.shape)
+    square: UInt8 = mask[rows[:, None], columns[None, :]]
+    return square
+
+
 def fit_mask(mask: npt.ArrayLike, *, image_size: tuple[int, int], side: int) -> UInt8:
     """Checks a user's mask and brings it to the square that the model sees.
 
@@ -82,9 +89,7 @@ def fit_mask(mask: npt.ArrayLike, *, image_size: tuple[int, int], side: int) -> 
         raise InputError(
             f"mask has values from {smallest} to {largest}, wanted 0 to 255; renumber the classes"
         )
-    rows = nearest(height, side)
-    columns = nearest(width, side)
-    fitted = array[rows[:, None], columns[None, :]].astype(np.uint8)
+    fitted = square_mask(array.astype(np.uint8), side)
     if smallest != largest and fitted.min() == fitted.max():
         raise InputError(
             f"mask has values from {smallest} to {largest}, but at {side}x{side} only "
@@ -176,7 +181,7 @@ def in_context(
     taught = np.concatenate(pixels)  # (N, p, p)
     keys = np.concatenate(tokens)  # (N, P)
     if ignore is not None:
-        keys, taught = _judged(keys, taught, ignore)
+        keys, taught = judged(keys, taught, ignore)
     labels = np.unique(taught)
     if len(labels) == 1:
         advice = (
@@ -198,17 +203,30 @@ def in_context(
     return regions_of(shares, grid, labels, size)
 
 
-def _judged(keys: Float32, pixels: UInt8, ignore: int) -> tuple[Float32, UInt8]:
-    """The keys (n, P) and pixels (n, p, p) of patches that hold a value other than `ignore`."""
+def judged(keys: Float32, pixels: UInt8, ignore: int) -> tuple[Float32, UInt8]:
+    """The patches that hold a value other than `ignore`, and only such values.
+
+    Args:
+        keys: (N, P).
+        pixels: (N, p, p), of each of them.
+        ignore: what counts nowhere, 0 to 255.
+
+    Returns:
+        (n, P) and (n, p, p); pixels of `ignore` have become the value that most of the others in
+        their patch have.
+
+    Raises:
+        InputError: no such value, or nothing is left.
+    """
     if isinstance(ignore, bool) or not isinstance(ignore, int) or not 0 <= ignore <= 255:
         raise InputError(f"ignore is {ignore!r}, wanted a mask value from 0 to 255")
-    judged = (pixels != ignore).any(axis=(1, 2))
-    if not judged.any():
+    useful = (pixels != ignore).any(axis=(1, 2))
+    if not useful.any():
         raise InputError(
             f"the prompt's masks are {ignore} everywhere, which is ignored; paint what to find and "
             "what not to find"
         )
-    keys, pixels = keys[judged], pixels[judged]
+    keys, pixels = keys[useful], pixels[useful]
     values = np.setdiff1d(pixels, ignore)
     counts = np.stack([(pixels == value).sum(axis=(1, 2)) for value in values], axis=1)
     usual = values[counts.argmax(axis=1)]  # of equals the first, which is the smaller

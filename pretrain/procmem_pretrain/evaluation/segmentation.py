@@ -5,7 +5,8 @@ k-means regions of one image match its classes. Two segment by example: in conte
 by the patches of a whole memory. What is measured is the SDK's: its components, its clusters, its
 voting rules.
 
-`ignore` is a mask index that counts nowhere. Scores are in percent. mIoU over a set is the mean,
+`ignore` is a mask index that counts nowhere: it is no class, does not vote, and is not asked for.
+Scores are in percent. mIoU over a set is the mean,
 over the classes that its masks hold, of intersection over union of all pixels of all images.
 """
 
@@ -22,7 +23,7 @@ from procmem.clusters import k_means
 from procmem.components import PAPER_SIDE, principal_components
 from procmem.components import pca_map as painted
 from procmem.errors import InputError, MissingExtraError
-from procmem.segment import fit_mask, from_memory, in_context, mask_patches
+from procmem.segment import from_memory, in_context, judged, mask_patches, square_mask
 from procmem.tokens import flat_unit
 from procmem_pretrain.evaluation.datasets import MaskedImage
 from procmem_pretrain.evaluation.methods import Patches
@@ -52,12 +53,15 @@ def pca_r2(
     scalar mean for all three, which adds the distance between the components' means to the
     denominator; "exact" takes the components as they are and their vector mean.
 
+    Images of one color throughout have no components, and those with one class nothing to explain:
+    they are passed over.
+
     Raises:
         InputError: no image has two labelled classes.
     """
     scores = []
     for image in images:
-        mask = fit_mask(image.mask, image_size=image.mask.shape, side=PAPER_SIDE).ravel()
+        mask = square_mask(image.mask, PAPER_SIDE).ravel()
         kept = _labelled(mask, ignore)
         if len(np.unique(mask[kept])) < 2:
             continue
@@ -72,7 +76,9 @@ def pca_r2(
             ((points[classes == one] - points[classes == one].mean(0)) ** 2).sum()
             for one in np.unique(classes)
         )
-        scores.append(1 - within / ((points - center) ** 2).sum())
+        spread = ((points - center) ** 2).sum()
+        if spread > 0:
+            scores.append(1 - within / spread)
     return 100.0 * float(np.mean(_some(scores)))
 
 
@@ -134,19 +140,20 @@ def in_context_score(
 
     "paper" keeps the shape of the images, their shorter edge at `side`, and weighs by
     (z1 . z2) / P; "exact" squashes them to a square, as the SDK does, and weighs by cosine / 0.1.
-    Pairs whose prompt has one class only are passed over.
+    Pairs whose prompt has one class only, at that size, are passed over.
     """
     score = Score(ignore)
     for prompt, query in pairs:
         size = _size(prompt.image, side, protocol)
         mask = stretch_nearest(prompt.mask, size)
-        if len(np.unique(mask)) < 2:
+        if len(np.unique(mask[_labelled(mask, ignore)])) < 2:
             continue
         regions = in_context(
             patches(query.image, _size(query.image, side, protocol)),
             [(patches(prompt.image, size), mask)],
             size=_plain(query.mask.shape),
             protocol=protocol,
+            ignore=ignore,
         )
         score.add(query.mask, regions.mask)
     return score
@@ -165,22 +172,25 @@ def knn_score(
 
     Both rules are `procmem.segment.from_memory`: "exact" that of Hummingbird (Balazevic et al.
     2023), "paper" the published one, here with the length of the memory's tokens. Patches without
-    a labelled pixel (for "paper", without a label at their center) are not remembered.
+    a labelled pixel (for "paper", without a label at their center) are not remembered; pixels
+    without a label vote for what most of their patch is.
 
     Raises:
         InputError: nothing labelled to remember.
     """
     tokens, masks = [], []
     for image in memory:
-        mask = fit_mask(image.mask, image_size=image.mask.shape, side=side)
-        cut = mask_patches(mask, PATCH)
+        cut = mask_patches(square_mask(image.mask, side), PATCH)
         if protocol == "paper":
             cut = cut[:, PATCH // 2 : PATCH // 2 + 1, PATCH // 2 : PATCH // 2 + 1]
-        useful = _labelled(cut, ignore).any(axis=(1, 2))
-        masks.append(cut[useful])
-        rows = patches(image.image, (side, side))
-        tokens.append(rows.reshape(len(cut), -1)[useful])
-    if not tokens or not sum(map(len, tokens)):
+        if not _labelled(cut, ignore).any():
+            continue
+        rows = patches(image.image, (side, side)).reshape(len(cut), -1)
+        if ignore is not None:
+            rows, cut = judged(rows, cut, ignore)
+        masks.append(cut)
+        tokens.append(rows)
+    if not tokens:
         raise InputError("the memory has no labelled patch; check --ignore and the masks")
     keys, values = np.concatenate(tokens), np.concatenate(masks)
     score = Score(ignore)

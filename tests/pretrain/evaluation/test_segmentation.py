@@ -61,6 +61,46 @@ def test_principal_components_of_class_colors_explain_almost_all(protocol: str) 
     assert bad < 40
 
 
+@pytest.mark.parametrize("protocol", ["exact", "paper"])
+def test_what_has_no_label_does_not_vote(protocol: str) -> None:
+    # Two halves of one color each; of the example only some pixels of a patch of each have a label.
+    colors = np.where(np.arange(SIDE)[None, :, None] < SIDE // 2, COLORS[0], COLORS[1])
+    image = np.repeat(colors, SIDE, axis=0).astype(np.uint8)
+    truth = np.repeat(np.where(np.arange(SIDE) < SIDE // 2, 0, 1)[None], SIDE, axis=0)
+    painted = np.full((SIDE, SIDE), 255, np.uint8)
+    painted[7:10, 7:10], painted[7:10, 55:58] = 0, 1
+    example = MaskedImage("example", image, painted)
+    asked = MaskedImage("asked", image, truth.astype(np.uint8))
+
+    def tokens(picture: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+        return knowing(picture, size) * 10  # so that a softmax without a norm decides, too
+
+    found = in_context_score([(example, asked)], tokens, side=SIDE, ignore=255, protocol=protocol)
+    assert found.miou() == 100.0
+    found = knn_score([example], [asked], tokens, side=SIDE, ignore=255, protocol=protocol)
+    assert found.miou() == 100.0
+    one_class = MaskedImage("one", image, np.where(painted == 1, 255, painted))
+    with pytest.raises(InputError, match="no image has a labelled pixel"):
+        in_context_score([(one_class, asked)], tokens, side=SIDE, ignore=255).miou()
+
+
+def test_an_object_that_vanishes_at_the_measured_size_costs_its_image_only() -> None:
+    mask = np.zeros((512, 512), np.uint8)
+    mask[3, 3] = 1
+    small = MaskedImage("small", np.full((512, 512, 3), 7, np.uint8), mask)
+    assert pca_r2([small, *SCENES], knowing, side=SIDE, ignore=None) == pca_r2(
+        SCENES, knowing, side=SIDE, ignore=None
+    )
+    assert knn_score([small, *SCENES[:4]], SCENES[4:], knowing, side=SIDE, ignore=None).miou() > 60
+
+
+@pytest.mark.parametrize("protocol", ["exact", "paper"])
+def test_a_picture_of_one_color_has_no_components_to_explain(protocol: str) -> None:
+    blank = MaskedImage("blank", np.zeros((SIDE, SIDE, 3), np.uint8), SCENES[0].mask)
+    whole = pca_r2(SCENES, knowing, side=SIDE, ignore=None, protocol=protocol)
+    assert pca_r2([blank, *SCENES], knowing, side=SIDE, ignore=None, protocol=protocol) == whole
+
+
 def test_r2_on_points_without_borders_is_the_closed_form() -> None:
     # Two classes, one patch row each, so that stretching mixes only across their one border.
     random = np.random.default_rng(0)
