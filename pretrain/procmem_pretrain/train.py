@@ -101,7 +101,14 @@ def train(
             ends.enter_context(_alone(folder))
         objective = make_objective(config).to(device).train()
         state = TrainingState(config, objective)
-        if state.resume(folder):
+        resumed = state.resume(folder)
+        # This waits, too: nobody may find what the first process is about to write.
+        if all(distributed.any_of(resumed, not resumed)):
+            raise TrainingError(
+                f"some processes find the run in {folder} and others find none; give all of them "
+                "the same folder, on a disk that they share"
+            )
+        if resumed:
             if init_from is not None:
                 state.check_began_with(init_from)
         else:

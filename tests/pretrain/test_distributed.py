@@ -8,8 +8,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from procmem.errors import InputError
+from procmem.errors import InputError, TrainingError
 from procmem_pretrain import checkpoint, distributed
+from procmem_pretrain.train import train
+from procmem_pretrain.train_options import parse
 
 COMMON = """--model vit-tiny --steps 4 --batch 8 --images.pool-images 24
 --images.images-per-program 4 --images.side 64 --images.root-seed 3 --images.mask-side 32
@@ -38,6 +40,50 @@ def run(folder: Path, objective: str, *, processes: int) -> dict[str, torch.Tens
     newest = checkpoint.latest(folder)
     assert newest is not None
     return checkpoint.load(newest)[1]
+
+
+LATE = """
+import os, sys, time
+from pathlib import Path
+import procmem_pretrain.train as train
+from procmem_pretrain.cli import main
+
+make, folder = train.make_objective, Path(sys.argv[sys.argv.index("--folder") + 1])
+
+def late(config):
+    until = time.monotonic() + 5
+    while os.environ["RANK"] == "1" and time.monotonic() < until and not any(folder.glob("step-*")):
+        time.sleep(0.1)
+    return make(config)
+
+train.make_objective = late
+main()
+"""
+
+
+def test_a_process_that_is_late_begins_with_the_others(tmp_path: Path) -> None:
+    (tmp_path / "late.py").write_text(LATE)
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    options = [*COMMON.split(), *OBJECTIVES["simdino"].split(), "--stop-after", "0"]
+    command = [tmp_path / "late.py", "train", "--folder", tmp_path / "run", *options]
+    # Without the wait for it, it would take the first one's checkpoint for a run to go on with, and
+    # both would wait for each other for ever.
+    subprocess.run(
+        [sys.executable, *torchrun, *map(str, command)],
+        check=True,
+        capture_output=True,
+        timeout=120,
+    )
+    assert checkpoint.latest(tmp_path / "run") is not None
+
+
+def test_processes_that_see_different_folders_are_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(distributed, "any_of", lambda *wishes: (True,) * len(wishes))
+    config = parse(["--folder", str(tmp_path), *COMMON.split(), *OBJECTIVES["simdino"].split()])
+    with pytest.raises(TrainingError, match="on a disk that they share"):
+        train(config.config, tmp_path)
 
 
 def losses(folder: Path) -> list[float]:
