@@ -167,6 +167,7 @@ def plan(options: ExportOptions, manifest: Manifest) -> Plan:
             "a TensorRT engine takes prepared views, not pixels; leave --pixels out and prepare "
             "images with procmem.preprocess, or take --format onnx"
         )
+    _check_only_tensorrt(options, wanted)
     if options.dynamic and precision != "int8":
         raise InputError(f"--dynamic belongs to --format onnx-int8, the format is {name}")
     return Plan(
@@ -179,6 +180,16 @@ def plan(options: ExportOptions, manifest: Manifest) -> Plan:
         pixels=options.pixels,
         dynamic=options.dynamic,
     )
+
+
+def _check_only_tensorrt(options: ExportOptions, wanted: Format) -> None:
+    own = ExportOptions()
+    for name in ("workspace_gib", "optimization_level", "timing_cache"):
+        if wanted.kind != "tensorrt" and getattr(options, name) != getattr(own, name):
+            option = "workspace" if name == "workspace_gib" else name.replace("_", "-")
+            raise InputError(
+                f"--{option} belongs to --format tensorrt, the format is {options.format}"
+            )
 
 
 def find_format(name: str) -> Format:
@@ -198,8 +209,10 @@ def default_output(checkpoint: Path, options: ExportOptions) -> Path:
     Never the checkpoint's own name: a model file's manifest would take the place of its manifest.
 
     Raises:
-        InputError: unknown format.
+        InputError: unknown format, or the checkpoint is a folder.
     """
+    if checkpoint.is_dir():
+        raise InputError(f"{checkpoint} is a folder; give the checkpoint's file")
     wanted = find_format(options.format)
     parts = [checkpoint.stem]
     if wanted.kind == "tensorrt":

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 _IMAGE_OPTIONS = (
     click.option("--process", default="shaders-kml-mixup", show_default=True, help="Which images."),
     click.option("--n", "count", default=64, show_default=True, help="How many images."),
-    click.option("--seed", default=0, show_default=True, help="Equal seeds, equal images."),
+    click.option("--seed", default=0, show_default=True, help="Equal options, equal images."),
     click.option("--programs", default="bundled", show_default=True, help=_PROGRAMS_HELP),
     click.option(
         "--shaders",
@@ -109,10 +109,16 @@ def render(
     workers: int,
     **named: Any,
 ) -> None:
-    """Writes procedural images as files; run again, it goes on where it stopped."""
+    """Writes procedural images as files; run again, it goes on where it stopped.
+
+    The images follow from all options that say what to draw, --n too: fewer than 248 are mixed from
+    a smaller pool.
+    """
+    from procmem_pretrain.device import torch_device
     from procmem_pretrain.image_files import Encoding, write_folder, write_shards
     from procmem_pretrain.stream import ImageStream
 
+    torch_device(device)  # before the folder belongs to what cannot be drawn
     # So many new programs that a folder of single images has each of them once.
     config = _stream_config(
         pool_images=min(2048, 64 + 8 * count), fresh_programs=_RENDER_BATCH // 8, **named
@@ -172,11 +178,14 @@ def sheet(
     """Draws a contact sheet: many images in one picture; with --process all, a row for each."""
     from PIL import Image
 
+    from procmem_pretrain.device import torch_device
     from procmem_pretrain.processes import PROCESSES
     from procmem_pretrain.sheet import contact_sheet, labelled_rows
     from procmem_pretrain.stream import ImageStream
 
-    if out.suffix.lower() not in Image.registered_extensions():
+    torch_device(device)
+    # Some formats Pillow only reads.
+    if Image.registered_extensions().get(out.suffix.lower()) not in Image.SAVE:
         raise InputError(f"output is {out}, wanted a picture's name, for example sheet.png")
     _check_target(out, force=True)
     rows = []
@@ -264,6 +273,9 @@ def train(context: click.Context) -> None:
     click.echo(f"wrote {path}")
     if path.name.startswith("step-"):
         click.echo("stopped before the last step; the same command goes on from here", err=True)
+        step, wanted = int(path.stem.removeprefix("step-")), arguments.stop_after
+        if wanted is None or step < wanted:  # by a signal
+            raise SystemExit(130)
 
 
 @main.command()

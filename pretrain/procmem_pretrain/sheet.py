@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
+from procmem.cli.text import in_ascii
 from procmem.errors import InputError
 
 _PAPER, _INK = (255, 255, 255), (40, 40, 40)
@@ -96,6 +97,7 @@ def _lay_out(
             raise InputError(f"{what} has {len(labels)} texts, wanted {wanted} or none")
     if gap < 0:
         raise InputError(f"gap is {gap}, wanted 0 or more")
+    row_labels, column_labels = [*map(in_ascii, row_labels)], [*map(in_ascii, column_labels)]
     side = rows[0].shape[1]
     font = ImageFont.load_default(_FONT_SIZE)
     line = _FONT_SIZE + 4

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from procmem.errors import InputError, TrainingError, unknown_choice
 from procmem_pretrain.jobs import BUNDLED, JobConfig
+from procmem_pretrain.kml import MASK_SIDE
 from procmem_pretrain.processes import PROCESSES, UNMIXED, make_process, to_uint8
 from procmem_pretrain.ranges import Range, outside
 from procmem_pretrain.render import RENDERERS
@@ -38,7 +39,7 @@ CHUNK = 32
 _RANGES = {
     "pool_images": Range(1, 10_000_000),
     "fresh_programs": Range(0, 10_000),
-    "mask_side": Range(4, 4096),
+    "mask_side": Range(8, 4096),
 }
 
 
@@ -76,7 +77,10 @@ class StreamConfig:
     def __post_init__(self) -> None:
         if self.process not in PROCESSES:
             raise unknown_choice("process", self.process, PROCESSES)
-        if problems := outside(self, _RANGES):
+        problems = outside(self, _RANGES)
+        if self.protocol == "paper" and self.mask_side not in (None, MASK_SIDE):
+            problems.append(f"mask_side is {self.mask_side}, but the paper's is {MASK_SIDE}")
+        if problems:
             raise InputError("; ".join(problems))
         _ = self.jobs
 

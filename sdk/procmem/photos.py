@@ -76,7 +76,7 @@ def find_photos(paths: Iterable[Path]) -> tuple[Photo, ...]:
         else:
             files = [path]
         for file in files:
-            real = _absolute(file)
+            real = absolute(file)
             relative = file.relative_to(path) if is_folder else Path(file.name)
             found.setdefault(real, Photo(path=real, label=real.parent.name, relative=relative))
     return tuple(found.values())
@@ -99,7 +99,7 @@ def find_labelled(folder: Path) -> tuple[Photo, ...]:
         raise InputError(f"{folder} is not a folder; give one with a subfolder for each label")
     photos = [
         Photo(
-            path=_absolute(file),
+            path=absolute(file),
             label=file.relative_to(folder).parts[0],
             relative=file.relative_to(folder),
         )
@@ -141,7 +141,8 @@ def load_mask(path: Path) -> npt.NDArray[np.uint8]:
     return values
 
 
-def _absolute(path: Path) -> Path:
+def absolute(path: Path) -> Path:
+    """A path from the root without "." and "..", links not followed."""
     return Path(os.path.normpath(path.absolute()))
 
 

@@ -408,6 +408,8 @@ def test_a_missing_folder_and_a_folder_as_output_are_refused(source: Path, tmp_p
         (ExportOptions(batch=0), "at least 1, or 'any'"),
         (ExportOptions(dynamic=True), "belongs to --format onnx-int8"),
         (ExportOptions(format="tensorrt", pixels=True), "takes prepared views"),
+        (ExportOptions(optimization_level=5), "--optimization-level belongs to --format tensorrt"),
+        (ExportOptions(workspace_gib=1.0), "--workspace belongs to --format tensorrt"),
     ],
 )
 def test_what_a_format_cannot_do_is_refused(
@@ -417,6 +419,11 @@ def test_what_a_format_cannot_do_is_refused(
     with pytest.raises(InputError, match=message):
         export(source, tmp_path / f"x{suffix}", options)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_in_the_place_of_a_checkpoint_is_told(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="is a folder; give the checkpoint's file"):
+        default_output(tmp_path, ExportOptions())
 
 
 def test_tensorrt_without_its_package_says_what_to_install(source: Path, tmp_path: Path) -> None:

@@ -1,4 +1,6 @@
 import json
+import os
+import signal
 import tarfile
 from pathlib import Path
 
@@ -132,6 +134,7 @@ def test_what_is_there_is_not_written_over(tmp_path: Path) -> None:
         ["compact", str(checkpoint), "--out", str(tmp_path / "none" / "a.safetensors")],
         ["sheet", "--out", str(tmp_path / "none" / "a.png")],
         ["sheet", "--out", str(tmp_path / "a.xyz")],
+        ["sheet", "--out", str(tmp_path / "a.psd")],  # which Pillow reads
     ):
         before = checkpoint.stat().st_mtime_ns
         result = CliRunner().invoke(main, command)
@@ -152,6 +155,39 @@ def test_a_disk_that_refuses_is_one_line(tmp_path: Path) -> None:
     assert isinstance(result.exception, SystemExit)
     assert "error: " in result.output
     assert (tmp_path / "file").read_bytes() == b"of somebody"
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["train", "--images.mask-side", "4"], "mask_side is 4, wanted 8 to 4_096"),
+        (["train", "--images.protocol", "paper", "--images.mask-side", "32"], "paper's is 256"),
+        (["render", "--device", "mps", "--out"], "device is 'mps', wanted for example 'cpu'"),
+        (["render", "--device", "cuda:77", "--out"], "device is 'cuda:77'"),
+    ],
+)
+def test_what_cannot_begin_claims_no_folder(tmp_path: Path, words: list[str], message: str) -> None:
+    folder = tmp_path / "new"
+    words = [*words, str(folder)] if words[-1] == "--out" else [*words, "--folder", str(folder)]
+    result = CliRunner().invoke(main, words)
+    assert result.exit_code == 2, result.output
+    assert message in result.output
+    assert result.output.count("\n") < 6
+    assert not folder.exists()
+
+
+def test_a_training_that_a_signal_ends_is_not_done(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ["train", "--folder", str(tmp_path), *TINY.split()]
+    monkeypatch.setattr(
+        "procmem_pretrain.cli._show_step", lambda _: os.kill(os.getpid(), signal.SIGTERM)
+    )
+    result = CliRunner().invoke(main, [*words, "--steps", "40"])
+    assert result.exit_code == 130, result.output
+    assert "goes on from here" in result.output
+    result = CliRunner().invoke(main, [*words, "--steps", "40", "--stop-after", "10"])
+    assert result.exit_code == 0, result.output  # as it was asked to
 
 
 @pytest.mark.parametrize("dimension", ["-1", "300", "100000"])

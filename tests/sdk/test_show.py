@@ -96,6 +96,15 @@ def test_texts_that_do_not_fit_are_cut_and_do_not_widen_the_picture():
     assert short.size == long.size
 
 
+@pytest.mark.parametrize(
+    ("text", "drawn"),
+    [("grün", "grun"), ("Straße", "Strasse"), ("Åłøæ", "Aloae"), ("猫 1", "? 1"), ("ﬁ…", "fi...")],
+)
+def test_letters_that_the_font_lacks_are_drawn_as_their_likes(text, drawn):
+    one, other = (draw_regions([Panel(GRAY, None, title)], {}) for title in (text, drawn))
+    assert one.tobytes() == other.tobytes()
+
+
 def test_a_picture_of_any_shape_can_be_drawn():
     slim = np.zeros((3, 5000, 3), dtype=np.uint8)
 

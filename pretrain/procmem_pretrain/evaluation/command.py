@@ -80,6 +80,8 @@ def evaluate(
     check_names(methods)
     if triplets and (not tasks or "2afc" in tasks):
         data_sets.append(generated_triplets(triplets))
+    if not data_sets:
+        raise InputError("nothing to measure on; name DATA, or leave --triplets 0 away")
     wanted = list(cells(data_sets, methods, options, tasks=tasks or tuple(TASKS)))
     with progress_bar("measuring") as progress:
         run(wanted, results, progress=progress)
@@ -118,6 +120,7 @@ def _figures(data_sets: list, methods: list, options: object, out: Path) -> list
                 ]
                 rows.append((image.name, [image.image, *maps]))
             name = f"pca-{data.name}.png"
-            maps_figure(rows).save(out / name)
+            headings = ["image", *(method.name for method in embedders)]
+            maps_figure(rows, headings).save(out / name)
             written.append(name)
     return written

@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from procmem.errors import InputError
 from procmem.image import ImageLike, load_image
-from procmem.photos import find_labelled, load_mask
+from procmem.photos import absolute, find_labelled, load_mask
 
 UInt8 = npt.NDArray[np.uint8]
 
@@ -176,7 +176,7 @@ def find_data_sets(paths: Sequence[Path], *, ignore: int | None = None) -> tuple
             that is both taught and asked, or names files that are not there.
     """
     found: list[DataSet] = []
-    for path in paths:
+    for path in map(absolute, paths):  # or "." would name a set ""
         if not path.exists():
             raise InputError(f"{path} does not exist; name a data set's folder or .npz file")
         single = _recognize(path, ignore)
@@ -283,8 +283,12 @@ def _medmnist(path: Path) -> ClassificationSet:
 
 
 def _medmnist_split(images: npt.NDArray[np.uint8], labels: npt.NDArray[np.int_]) -> Labelled:
-    if images.dtype != np.uint8 or images.ndim not in (3, 4) or not len(images):
-        raise ValueError(f"images of shape {images.shape} and type {images.dtype}")
+    pictures = images.ndim == 3 or (images.ndim == 4 and images.shape[3] in (1, 3, 4))
+    if images.dtype != np.uint8 or not pictures or not images.size:
+        raise ValueError(
+            f"images of shape {images.shape} and type {images.dtype}, wanted (N, H, W) or "
+            "(N, H, W, 3) uint8"
+        )
     if images.ndim == 3:
         images = np.repeat(images[..., None], 3, axis=3)
     flat = np.asarray(labels).reshape(len(images), -1)

@@ -22,6 +22,7 @@ from procmem.embedder import Embedder
 from procmem.errors import MissingExtraError
 from procmem.image import ImageLike, load_image
 from procmem.manifest import Preprocessing
+from procmem.photos import absolute
 from procmem.preprocess import center_view, decode_min_side
 from procmem_pretrain.checkpoint import load_perception
 from procmem_pretrain.compact import procedural_readout
@@ -137,7 +138,7 @@ def checkpoint_methods(path: Path, *, device: str = "cpu") -> tuple[Method, ...]
         readout = (model.readout_weight, model.readout_bias)
     perceiver = Perceiver(model.vit.to(device), readout)
     perceiver.preprocessing, perceiver.device = manifest.preprocessing, device
-    return _rows(f"{path.parent.name}/{path.stem}", manifest.sha256, perceiver)
+    return _rows(f"{_folder_name(path)}/{path.stem}", manifest.sha256, perceiver)
 
 
 def model_methods(path: Path) -> tuple[Method, ...]:
@@ -147,12 +148,16 @@ def model_methods(path: Path) -> tuple[Method, ...]:
         ModelError: damaged, or not exported by procmem-export.
     """
     embedder = Embedder(path)
-    name = f"{path.parent.name}/{path.name}"
+    name = f"{_folder_name(path)}/{path.name}"
 
     def embed(images: Iterable[ImageLike]) -> Float32:
         return unit(embedder.embed(images).cls)
 
     return (Method(name, f"{embedder.sha256} {path.suffix}", embed),)
+
+
+def _folder_name(path: Path) -> str:
+    return absolute(path).parent.name
 
 
 def methods_of(path: Path, *, device: str = "cpu") -> tuple[Method, ...]:

@@ -115,12 +115,15 @@ def neighbors_figure(
 
 
 def maps_figure(
-    rows: Sequence[tuple[str, Sequence[np.ndarray]]], *, side: int = 160
+    rows: Sequence[tuple[str, Sequence[np.ndarray]]], columns: Sequence[str], *, side: int = 160
 ) -> Image.Image:
-    """Rows of pictures of any size, each with a name, as one picture."""
+    """Rows of pictures of any size, each with a name, under a heading each, as one picture."""
     pictures = [_square(picture, side) for _, row in rows for picture in row]
     return contact_sheet(
-        np.stack(pictures), columns=len(rows[0][1]), row_labels=[name for name, _ in rows]
+        np.stack(pictures),
+        columns=len(columns),
+        row_labels=[name for name, _ in rows],
+        column_labels=columns,
     )
 
 

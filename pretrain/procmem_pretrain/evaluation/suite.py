@@ -117,7 +117,7 @@ def cells(
             elif isinstance(data, SegmentationSet):
                 own = _segmentation(data, method, options)
             else:
-                own = _similarity(data, method)
+                own = _similarity(data, method, options)
             for task, score in own.items():
                 if task in tasks:
                     key = f"{method.key} {data.name} {task}{own_suffix}"
@@ -125,7 +125,7 @@ def cells(
         if isinstance(data, SimilaritySet) and "2afc" in tasks:
             for name, measure in (("PSNR", similarity.psnr), ("SSIM", similarity.ssim)):
                 key = f"{name} {data.name}{own_suffix}"
-                yield Cell("2afc", data.name, name, key, _pairwise(data, measure))
+                yield Cell("2afc", data.name, name, key, _pairwise(data, measure, options))
 
 
 def check_names(methods: Sequence[Method]) -> None:
@@ -188,14 +188,24 @@ def _classification(
     return {"knn": knn, "linear": linear, "privacy": exposed}
 
 
-def _similarity(data: SimilaritySet, method: Method) -> dict[str, Callable[[], float]]:
-    return {"2afc": lambda: similarity.forced_choice(data, method.embed)}
+def _similarity(
+    data: SimilaritySet, method: Method, options: Options
+) -> dict[str, Callable[[], float]]:
+    asked = _first_triplets(data, options)
+    return {"2afc": lambda: similarity.forced_choice(asked, method.embed)}
 
 
 def _pairwise(
-    data: SimilaritySet, measure: Callable[[similarity.UInt8, similarity.UInt8], float]
+    data: SimilaritySet,
+    measure: Callable[[similarity.UInt8, similarity.UInt8], float],
+    options: Options,
 ) -> Callable[[], float]:
-    return lambda: similarity.pairwise_choice(data, measure)
+    asked = _first_triplets(data, options)
+    return lambda: similarity.pairwise_choice(asked, measure)
+
+
+def _first_triplets(data: SimilaritySet, options: Options) -> SimilaritySet:
+    return dataclasses.replace(data, triplets=data.triplets[: options.limit])
 
 
 def _segmentation(

@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
+from procmem.cli.text import in_ascii
 from procmem.errors import InputError
 from procmem.manifest import write_bytes_atomically
 from procmem.types import Correspondences
@@ -172,7 +173,7 @@ def draw_regions(panels: Sequence[Panel], names: Mapping[int, str]) -> Image.Ima
         {int(v) for panel in panels if panel.mask is not None for v in np.unique(panel.mask)}
     )
     tallest = max(picture.height for picture in pictures)
-    legend = [(value, names.get(value, f"value {value}")) for value in values]
+    legend = [(value, in_ascii(names.get(value, f"value {value}"))) for value in values]
     font = _font()
     widths = [_LINE + 6 + int(font.getlength(name)) + 2 * _GAP for _, name in legend]
     room = sum(picture.width + _GAP for picture in pictures) + _GAP
@@ -333,7 +334,7 @@ def _font() -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
 
 def _shorten(text: str, width: float) -> str:
     """`text`, or as much of its end as fits: of a path the end says most."""
-    font = _font()
+    font, text = _font(), in_ascii(text)
     if font.getlength(text) <= width:
         return text
     for start in range(1, len(text)):

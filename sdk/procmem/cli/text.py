@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import sys
+import unicodedata
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,12 @@ NO_LABEL = "(no label)"
 # breaks, changes of direction, and halves of pairs, by which a name that is no UTF-8 is kept.
 _NOT_SHOWN = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
+# Letters that are not another one with a mark.
+_LETTERS = str.maketrans(
+    {"ß": "ss", "æ": "ae", "Æ": "AE", "œ": "oe", "Œ": "OE", "ø": "o"}
+    | {"Ø": "O", "ł": "l", "Ł": "L", "đ": "d", "Đ": "D"}
+)
+
 
 def say(text: str = "", *, err: bool = False) -> None:
     """Prints lines for people, to stdout or stderr, whatever the names in them are made of."""
@@ -30,6 +37,16 @@ def say(text: str = "", *, err: bool = False) -> None:
 def printable(text: str) -> str:
     """`text` on one line, with escapes for characters that are not to be shown as they are."""
     return _NOT_SHOWN.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+
+
+def in_ascii(text: str) -> str:
+    """What can be drawn of a text with the font that Pillow brings, which has no other letters.
+
+    Marks above and below letters go ("grün" is "grun"); what has no letter like it is a "?".
+    """
+    apart = unicodedata.normalize("NFKD", text.translate(_LETTERS))
+    shown = [one if one.isascii() else "?" for one in apart if not unicodedata.combining(one)]
+    return printable("".join(shown))
 
 
 def table(rows: Sequence[Sequence[str]], *, head: Sequence[str] = (), right: str = "") -> str:

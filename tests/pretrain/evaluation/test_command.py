@@ -209,6 +209,9 @@ def test_nothing_to_measure_is_told(data: Path, tmp_path: Path) -> None:
     result = evaluate(data / "colors", *options)
     assert result.exit_code == 2
     assert "name a --checkpoint" in result.output
+    result = evaluate("--triplets", 0, "--out", tmp_path / "out")
+    assert result.exit_code == 2
+    assert "name DATA" in result.output
 
 
 def test_a_mask_with_an_unknown_index_is_told(data: Path, untrained: Path, tmp_path: Path) -> None:

@@ -1,3 +1,4 @@
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -179,6 +180,17 @@ def many_labels_an_image(folder: Path) -> Path:
     return path
 
 
+def file_of_images(*shape: int) -> Callable[[Path], Path]:
+    def make(folder: Path) -> Path:
+        path = folder.with_suffix(".npz")
+        part = {"images": np.zeros(shape, np.uint8), "labels": np.zeros((shape[0], 1), int)}
+        splits = ("train", "val", "test")
+        np.savez(path, **{f"{split}_{name}": v for split in splits for name, v in part.items()})
+        return path
+
+    return make
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
@@ -192,6 +204,9 @@ def many_labels_an_image(folder: Path) -> Path:
         (other_columns, "not laid out as NIGHTS"),
         (truncated_file, "no MedMNIST file"),
         (many_labels_an_image, "14 labels an image"),
+        (file_of_images(2, 28, 28, 28), r"set\.npz is no MedMNIST file .*\(2, 28, 28, 28\)"),
+        (file_of_images(2, 3, 28, 28), r"set\.npz is no MedMNIST file .*wanted \(N, H, W\)"),
+        (file_of_images(2, 0, 28), r"set\.npz is no MedMNIST file"),
         (lambda folder: folder, "does not exist"),
     ],
 )
@@ -200,6 +215,13 @@ def test_what_cannot_be_measured_on_is_told_before_a_model_runs(
 ) -> None:
     with pytest.raises(InputError, match=message):
         find_data_sets([make(tmp_path / "set")])  # type: ignore[operator]
+
+
+def test_a_set_named_by_where_somebody_stands_has_its_folders_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(classification(tmp_path / "things"))
+    assert [one.name for one in find_data_sets([Path()])] == ["things"]
 
 
 def test_two_sets_of_one_name_are_told_apart_or_refused(tmp_path: Path) -> None:

@@ -1,13 +1,17 @@
+from collections.abc import Iterable
+
 import numpy as np
 import pytest
 
 from procmem_pretrain.evaluation.datasets import SimilaritySet, Triplet
+from procmem_pretrain.evaluation.methods import Method
 from procmem_pretrain.evaluation.similarity import (
     generated_triplets,
     pairwise_choice,
     psnr,
     ssim,
 )
+from procmem_pretrain.evaluation.suite import Options, cells
 
 
 @pytest.fixture(scope="module")
@@ -52,3 +56,21 @@ def test_psnr_and_ssim_of_equal_images_are_the_largest() -> None:
     assert psnr(image, image ^ 1) == pytest.approx(48.13, abs=0.01)  # 20 log10(255)
     assert ssim(image, image) == pytest.approx(1.0)
     assert ssim(image, other) < 0.2
+
+
+def test_a_limit_is_kept() -> None:
+    dark, bright = (np.full((32, 32, 3), value, np.uint8) for value in (10, 200))
+    right, wrong = Triplet(dark, dark, bright, 1.0), Triplet(dark, dark, bright, 0.0)
+    data = SimilaritySet("some", (right, right, wrong, wrong))
+
+    def brightness(images: Iterable[np.ndarray]) -> np.ndarray:
+        angles = np.array([image.mean() / 255 for image in images], np.float32)
+        return np.stack([np.cos(angles), np.sin(angles)], axis=1)
+
+    method = Method("brightness", "1", brightness)
+    for limit, share in ((2, 100.0), (None, 50.0)):
+        options = Options("exact", 1, limit, 64)
+        found = {
+            cell.method: cell.score() for cell in cells([data], [method], options, tasks=["2afc"])
+        }
+        assert found == {"brightness": share, "PSNR": share, "SSIM": share}
