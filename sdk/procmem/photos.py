@@ -93,17 +93,20 @@ def find_labelled(folder: Path) -> tuple[Photo, ...]:
         Sorted by label and path. `Photo.label` is the first folder below `folder`.
 
     Raises:
-        InputError: `folder` is no folder, or no subfolder holds a photo.
+        InputError: `folder` is no folder, may not be read, or no subfolder holds a photo.
     """
     if not folder.is_dir():
         raise InputError(f"{folder} is not a folder; give one with a subfolder for each label")
+    files = files_below(folder)
+    if folder in files:
+        raise InputError(f"{folder} may not be read; check its permissions")
     photos = [
         Photo(
             path=absolute(file),
             label=file.relative_to(folder).parts[0],
             relative=file.relative_to(folder),
         )
-        for file in files_below(folder)
+        for file in files
         if file.parent != folder or file.is_dir()
     ]
     if not photos:

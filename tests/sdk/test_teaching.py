@@ -132,6 +132,9 @@ def test_a_label_folder_that_may_not_be_read_is_left_out_and_told(memory, photos
     assert [(one.path, one.label) for one in found if one.path.is_dir()] == [
         (photos / "dogs", "dogs")
     ]
+    closed_to_all_but_its_owner(photos, monkeypatch)
+    with pytest.raises(InputError, match="may not be read"):
+        find_labelled(photos)
 
 
 def test_a_photo_in_no_folder_has_no_label(memory, photos, monkeypatch):
