@@ -47,6 +47,11 @@ TASKS = {
 """What can be measured, with what its table is called."""
 
 
+MEASURES = 2
+"""One more whenever a measure changes, so that a folder of results is not mixed of two. Since 2
+pixels without a label do not vote."""
+
+
 @dataclass(frozen=True, slots=True)
 class Options:
     """How it is measured.
@@ -108,7 +113,7 @@ def cells(
     tasks: Sequence[str] = tuple(TASKS),
 ) -> Iterator[Cell]:
     """All cells of a run, those of one method and set together."""
-    suffix = f" {dataclasses.asdict(options)}"
+    suffix = f" {dataclasses.asdict(options)} {MEASURES}"
     for data in data_sets:
         own_suffix = f" {fingerprint(data)}{suffix}"
         for method in methods:

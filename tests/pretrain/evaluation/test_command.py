@@ -80,9 +80,12 @@ def test_a_second_run_measures_nothing_again(
     second = evaluate(data / "colors", *options, "--out", tmp_path / "out")
     assert second.exit_code == 0, second.output
     assert second.output == first.output
-    # Other options are other numbers.
+    # Other options are other numbers, and so are those of another measure.
     third = evaluate(data / "colors", *options, "--k", 1, "--out", tmp_path / "out")
     assert isinstance(third.exception, AssertionError)
+    monkeypatch.setattr("procmem_pretrain.evaluation.suite.MEASURES", 1)
+    fourth = evaluate(data / "colors", *options, "--out", tmp_path / "out")
+    assert isinstance(fourth.exception, AssertionError)
 
 
 def test_other_data_and_another_ignored_index_are_measured_again(
