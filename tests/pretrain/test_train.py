@@ -539,7 +539,7 @@ NAN, INFINITY = math.nan, math.inf
         (SimDinoConfig, {"layout_weight": NAN}, "layout_weight is nan"),
         (DinoConfig, {"blur": (0.5, 2.0, 0.5)}, r"blur is \(0.5, 2.0, 0.5\), wanted 0 to 1"),
         (DinoConfig, {"teacher_temperature": 0.0}, "teacher_temperature is 0.0, wanted above 0"),
-        (StreamConfig, {"mask_side": 0}, "mask_side is 0, wanted 4 to"),
+        (StreamConfig, {"mask_side": 0}, "mask_side is 0, wanted 8 to"),
         (StreamConfig, {"pool_images": 0}, "pool_images is 0, wanted 1 to 10_000_000"),
         (StreamConfig, {"images_per_program": 0}, "images_per_program is 0, wanted 1 to"),
     ],

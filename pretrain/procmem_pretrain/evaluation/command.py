@@ -73,15 +73,16 @@ def evaluate(
     torch_device(device)
     results = Results(out)
     data_sets = list(find_data_sets(data, ignore=ignore))
+    generates = triplets and (not tasks or "2afc" in tasks)
+    if not data_sets and not generates:
+        raise InputError("nothing to measure on; name DATA, or leave --triplets 0 away")
     methods = [method for path in checkpoints for method in known.methods_of(path, device=device)]
     if baselines:
         methods += known.random_methods("vit-tiny", device=device)
         methods += known.descriptor_methods()
     check_names(methods)
-    if triplets and (not tasks or "2afc" in tasks):
+    if generates:
         data_sets.append(generated_triplets(triplets))
-    if not data_sets:
-        raise InputError("nothing to measure on; name DATA, or leave --triplets 0 away")
     wanted = list(cells(data_sets, methods, options, tasks=tasks or tuple(TASKS)))
     with progress_bar("measuring") as progress:
         run(wanted, results, progress=progress)
