@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image, ImageFile
+from tests.raw_png import png
 
 from procmem import image as image_module
 from procmem.errors import (
@@ -46,25 +47,6 @@ def encode(picture: Image.Image | np.ndarray, kind: str, **options: object) -> b
     file = io.BytesIO()
     picture.save(file, kind, **options)
     return file.getvalue()
-
-
-def png(width: int, height: int, depth: int, color: int, rows: bytes, *extra: bytes) -> bytes:
-    """A PNG written chunk by chunk, for the kinds that Pillow cannot write."""
-
-    def chunk(name: bytes, body: bytes) -> bytes:
-        return (
-            struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
-        )
-
-    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, depth, color, 0, 0, 0))
-    others = b"".join(chunk(piece[:4], piece[4:]) for piece in extra)
-    return (
-        b"\x89PNG\r\n\x1a\n"
-        + header
-        + others
-        + chunk(b"IDAT", zlib.compress(rows))
-        + chunk(b"IEND", b"")
-    )
 
 
 def with_orientation(value: int) -> Image.Exif:

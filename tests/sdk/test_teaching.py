@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import errno
 import os
-import struct
-import zlib
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+from tests.raw_png import png
 from tests.stress import toy
 
 from procmem.errors import ImageDecodeError, ImageNotFoundError, InputError
@@ -153,35 +152,24 @@ def test_a_path_that_no_system_has_is_an_image_error(memory, photos, path):
     assert all("cannot be read" in one.reason for one in taught)
 
 
-def gray_png(depth, values, side):
-    """Class values in a gray PNG of this depth, which Pillow reads but does not write."""
-    bits = "".join(f"{value:0{depth}b}" for value in values).ljust(8 * -(-depth * side // 8), "0")
+def gray_png(depth, values):
+    """Class values, one row of them, in a gray PNG of this depth."""
+    bits = "".join(f"{value:0{depth}b}" for value in values)
+    bits += "0" * (-len(bits) % 8)
     row = bytes(int(bits[at : at + 8], 2) for at in range(0, len(bits), 8))
-
-    def chunk(name, body):
-        return (
-            struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
-        )
-
-    head = struct.pack(">IIBBBBB", side, 1, depth, 0, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(
-        b"IDAT", zlib.compress(b"\0" + row)
-    ) + chunk(b"IEND", b"")  # fmt: skip
+    return png(len(values), 1, depth, 0, b"\0" + row)
 
 
 @pytest.mark.parametrize("depth", [1, 2, 4, 8])
 def test_class_values_are_those_of_the_file_at_every_depth(tmp_path, depth):
     values = [0, 1, 2, 3, 1] if depth > 1 else [0, 1, 1, 0, 1]
-    (tmp_path / "mask.png").write_bytes(gray_png(depth, values, 5))
+    (tmp_path / "mask.png").write_bytes(gray_png(depth, values))
     assert load_mask(tmp_path / "mask.png").tolist() == [values]
 
 
 def test_a_mask_that_would_fill_the_memory_is_a_reason_and_no_end(memory, photos, tmp_path):
     (tmp_path / "masks").mkdir()
-    head = gray_png(8, [0], 1).replace(struct.pack(">II", 1, 1), struct.pack(">II", 30_000, 30_000))
-    start = head.index(b"IHDR")
-    whole = head[: start + 17] + struct.pack(">I", zlib.crc32(head[start : start + 17]))
-    (tmp_path / "masks" / "01.png").write_bytes(whole + head[start + 21 :])
+    (tmp_path / "masks" / "01.png").write_bytes(png(30_000, 30_000, 8, 0, b""))
     taught = list(teach(memory, [photos], masks=tmp_path / "masks"))
     failed = {one.photo.path.name: one.reason for one in taught if one.reason is not None}
     assert sorted(failed) == ["01.png", "21.png"]

@@ -6,8 +6,8 @@ by the patches of a whole memory. What is measured is the SDK's: its components,
 voting rules.
 
 `ignore` is a mask index that counts nowhere: it is no class, does not vote, and is not asked for.
-Scores are in percent. mIoU over a set is the mean,
-over the classes that its masks hold, of intersection over union of all pixels of all images.
+Scores are in percent. mIoU over a set is the mean, over the classes that its masks hold, of
+intersection over union of all pixels of all images.
 """
 
 from __future__ import annotations

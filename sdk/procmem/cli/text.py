@@ -21,9 +21,8 @@ NO_LABEL = "(no label)"
 _NOT_SHOWN = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
 # Letters that are not another one with a mark.
-_LETTERS = str.maketrans(
-    {"ß": "ss", "æ": "ae", "Æ": "AE", "œ": "oe", "Œ": "OE", "ø": "o"}
-    | {"Ø": "O", "ł": "l", "Ł": "L", "đ": "d", "Đ": "D"}
+_LETTERS = str.maketrans("øØłŁđĐ", "oOlLdD") | str.maketrans(
+    {"ß": "ss", "æ": "ae", "Æ": "AE", "œ": "oe", "Œ": "OE"}
 )
 
 
