@@ -327,7 +327,7 @@ def test_a_creation_that_died_is_begun_anew(tmp_path):
 @pytest.mark.skipif(os.name == "nt", reason="SIGKILL")
 def test_sigkill_loses_no_acknowledged_add_and_resurrects_no_delete(tmp_path):
     figures = run_kills(tmp_path, count=100)
-    assert figures["killed in a call"] > 10
+    assert figures["killed in a call"] > 0
 
 
 # ---- one writer, many readers

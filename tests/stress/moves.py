@@ -274,9 +274,17 @@ def _quick(folder: Path, *, sealed: bool) -> Any:
 
 
 def run_kills(folder: Path, *, count: int, seed: int = 0, sealed: bool = False) -> dict[str, int]:
-    """Kills a worker `count` times at random moments of a migration, however long that takes."""
+    """Kills a worker in a step of a migration, at random moments, until `count` were hit.
+
+    A worker that was through before its moment came tells how long a migration takes now: moments
+    are drawn from that time on, so that a slow first one does not make all others come too late.
+
+    Returns:
+        Figures: kills; of them those that left the state before and after the step that was hit,
+        and those that came between two steps; workers that were through before.
+    """
     chance = random.Random(seed)
-    figures: Counter[str] = Counter()
+    figures: Counter[str] = Counter({"left before": 0, "left after": 0})
     with (
         Worker(modules=["tests.stress.moves"]) as worker,
         _quick(folder, sealed=sealed) as copy,
@@ -287,16 +295,21 @@ def run_kills(folder: Path, *, count: int, seed: int = 0, sealed: bool = False) 
         lines, _ = worker.run("moves.move", **places)
         whole = time.perf_counter() - start
         assert lines[-1][0] == "done", lines
-        for cycle in range(count):
+        while figures["left before"] + figures["left after"] < count:
             places = copy()
             moment = chance.uniform(0, whole)
             lines, status = worker.run("moves.move", seconds=moment, **places)
-            assert status in (0, 9), f"cycle {cycle}: {status}, {lines}"
+            cycle = f"cycle {sum(figures.values())}"
+            assert status in (0, 9), f"{cycle}: {status}, {lines}"
+            assert not any(words[0] == "raised" for words in lines), f"{cycle}: {lines}"
             try:
-                figures[judge(lines, places)] += 1
+                left = judge(lines, places)
             except Exception as error:
-                raise AssertionError(f"cycle {cycle}: {error}; it said {lines}") from error
-    return {"kills": count, **figures}
+                raise AssertionError(f"{cycle}: {error}; it said {lines}") from error
+            if status == 0:
+                whole, left = moment, "through before"
+            figures[left] += 1
+    return {"kills": sum(figures.values()) - figures["through before"], **figures}
 
 
 def run_faults(folder: Path, *, count: int, seed: int = 0, sealed: bool = False) -> dict[str, int]:

@@ -71,13 +71,13 @@ def test_a_damaged_picture_is_whole_or_refused_and_costs_no_more_than_its_bounds
 @linux_only
 def test_readers_beside_a_writer_get_no_error_and_nothing_that_is_deleted(tmp_path):
     figures = readers.run_readers(tmp_path, count=4)
-    assert figures["answers"] > 20
-    assert figures["deletes"] > 2
+    assert figures["answers"] >= readers.READERS
+    assert figures["deletes"] >= readers.FEWEST_DELETES
 
 
 def test_a_migration_that_is_killed_leaves_the_memory_before_or_after_each_step(tmp_path):
-    figures = moves.run_kills(tmp_path, count=15)
-    assert figures.get("left before", 0) + figures.get("left after", 0) > 5
+    figures = moves.run_kills(tmp_path, count=10)
+    assert figures["left before"] + figures["left after"] == 10
 
 
 def test_a_call_that_fails_in_a_migration_leaves_the_memory_before_or_after(tmp_path, compiler):
