@@ -32,6 +32,7 @@ from PIL import Image
 
 from procmem import Embedder
 from procmem.index import Index
+from procmem.patchsim import like_signs
 from procmem.signs import Signs
 
 WIDTH, K, QUERIES, FEW = 384, 20, 400, 50
@@ -235,7 +236,7 @@ def left_by_signs(
     signs, root = Signs(rows), math.isqrt(len(rows))
     lines = ["| rows left | times the root of all | of the neighbors, % |", "|--:|--:|--:|"]
     for times in (1, 2, 3, 4, 6, 8):
-        left = [signs.like(query, times * root) for query in queries]
+        left = [like_signs(query, signs.panels, len(rows), times * root) for query in queries]
         found = recall([one.tolist() for one in left], truth)
         count = np.mean([len(one) for one in left])
         lines.append(f"| {count:,.0f} | {times} | {100 * found:.1f} |")

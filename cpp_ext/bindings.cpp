@@ -239,6 +239,8 @@ void raise_unless_fine(const procmem::Status& status, double scale) {
             throw not_finite("memory");
         case procmem::Problem::values_not_finite:
             throw not_finite("values");
+        case procmem::Problem::scales_not_finite:
+            throw not_finite("scales");
         case procmem::Problem::similarity_overflow:
             throw py::value_error("queries and memory are so large (at scale " +
                                   std::to_string(scale) +
@@ -255,7 +257,8 @@ std::vector<py::ssize_t> shape(std::size_t rows, std::size_t columns) {
     return {static_cast<py::ssize_t>(rows), static_cast<py::ssize_t>(columns)};
 }
 
-// What each row of float16 is multiplied with; nullptr: nothing. Of listed rows only theirs is read.
+// What each row of float16 is multiplied with; nullptr: nothing. Of listed rows only theirs is
+// read.
 const float* checked_scales(const py::object& object, const Matrix& memory,
                             const procmem::Selection& selection) {
     if (object.is_none()) {
@@ -428,15 +431,80 @@ py::array_t<std::int64_t> like_signs(const py::object& query_object,
     const std::size_t thread_count = checked_threads(threads);
     const Keep keep = checked_keep(keep_object, memory.rows);
     const procmem::SignKernels& kernels = procmem::choose_sign_kernels(isa);
-    std::vector<std::int64_t> found;
+    std::vector<procmem::LikeRow> found;
     {
         py::gil_scoped_release release;
         found = procmem::like_signs(kernels, memory, query, width, keep.flags,
                                     static_cast<std::size_t>(wanted), thread_count);
     }
     py::array_t<std::int64_t> result(static_cast<py::ssize_t>(found.size()));
-    std::copy(found.begin(), found.end(), result.mutable_data());
+    std::transform(found.begin(), found.end(), result.mutable_data(),
+                   [](const procmem::LikeRow& one) { return std::int64_t{one.row}; });
     return result;
+}
+
+void check_codes(const Matrix& codes, const Matrix& rows) {
+    if (codes.rows != rows.rows || codes.columns != rows.columns) {
+        throw py::value_error("codes have shape " + shape_text(codes) + " and rows " +
+                              shape_text(rows) + "; wanted one byte for every element");
+    }
+}
+
+void check_unit(double unit) {
+    const auto narrow = static_cast<float>(unit);
+    if (!(narrow > 0) || !std::isfinite(1 / narrow)) {
+        throw py::value_error("unit is " + std::to_string(unit) + ", wanted a number above 0");
+    }
+}
+
+py::tuple nearest_by_signs(const py::object& queries_object, const py::object& rows_object,
+                           py::ssize_t k, const py::object& signs_object,
+                           const py::object& codes_object, double unit, py::ssize_t likely,
+                           py::ssize_t threads, const py::object& scales_object,
+                           const py::object& keep_object, const std::string& isa) {
+    const Matrix queries = checked(queries_object, "queries", {Element::float32});
+    const Matrix rows = checked(rows_object, "rows", {Element::float16});
+    check_widths(queries, rows);
+    const procmem::SignPanels signs =
+        checked_panels(signs_object, static_cast<py::ssize_t>(rows.rows));
+    if ((rows.columns + 7) / 8 != signs.bytes) {
+        throw py::value_error("rows have shape " + shape_text(rows) + ", and their signs " +
+                              std::to_string(signs.bytes) +
+                              " bytes; wanted one for every 8 elements");
+    }
+    const Matrix codes = checked(codes_object, "codes", {Element::int8});
+    check_codes(codes, rows);
+    check_unit(unit);
+    if (k < 1 || likely < k) {
+        throw py::value_error("k is " + std::to_string(k) + " and likely is " +
+                              std::to_string(likely) + "; wanted 1 <= k <= likely");
+    }
+    const float* scales = scales_object.is_none()
+                              ? nullptr
+                              : checked_line<float>(scales_object, "scales", "float32", rows.rows);
+    const std::size_t thread_count = checked_threads(threads);
+    const Keep keep = checked_keep(keep_object, rows.rows);
+    const procmem::Paths paths{procmem::choose_kernels(isa), procmem::choose_int8_kernels(isa),
+                               procmem::choose_sign_kernels(isa)};
+    const std::size_t found = std::min(static_cast<std::size_t>(k), keep.count);
+
+    py::array_t<std::int64_t> indices(shape(queries.rows, found));
+    py::array_t<float> similarities(shape(queries.rows, found));
+    if (found > 0) {
+        std::int64_t* index_data = indices.mutable_data();
+        float* similarity_data = similarities.mutable_data();
+        const procmem::Looks memory{signs, codes.as<std::int8_t>(), static_cast<float>(unit),
+                                    rows.as<procmem::Half>(), scales};
+        procmem::Status status{};
+        {
+            py::gil_scoped_release release;
+            status = procmem::nearest_by_signs(paths, queries.as<float>(), memory, keep.flags,
+                                               static_cast<std::size_t>(likely), found,
+                                               thread_count, index_data, similarity_data);
+        }
+        raise_unless_fine(status, 1.0);
+    }
+    return py::make_tuple(indices, similarities);
 }
 
 py::array_t<float> unit_scales(const py::object& rows_object, py::ssize_t threads,
@@ -465,23 +533,18 @@ void round_rows(const py::object& rows_object, const py::object& scales_object, 
     const Matrix codes = checked(codes_object, "codes", {Element::int8});
     const auto* errors = checked_line<float>(errors_object, "errors", "float32", rows.rows);
     const auto* lengths = checked_line<float>(lengths_object, "lengths", "float32", rows.rows);
-    if (codes.rows != rows.rows || codes.columns != rows.columns) {
-        throw py::value_error("codes have shape " + shape_text(codes) + " and rows " +
-                              shape_text(rows) + "; wanted one byte for every element");
-    }
+    check_codes(codes, rows);
     check_writeable(codes_object, "codes");
     check_writeable(errors_object, "errors");
     check_writeable(lengths_object, "lengths");
-    const auto narrow_unit = static_cast<float>(unit);
-    if (!(narrow_unit > 0) || !std::isfinite(1 / narrow_unit)) {
-        throw py::value_error("unit is " + std::to_string(unit) + ", wanted a number above 0");
-    }
+    check_unit(unit);
     const std::size_t thread_count = checked_threads(threads);
     const procmem::Kernels& kernels = procmem::choose_kernels(isa);
     auto* target = const_cast<std::int8_t*>(codes.as<std::int8_t>().data);
     py::gil_scoped_release release;
-    procmem::round_rows(kernels, rows.as<procmem::Half>(), scales, narrow_unit, thread_count, target,
-                        const_cast<float*>(errors), const_cast<float*>(lengths));
+    procmem::round_rows(kernels, rows.as<procmem::Half>(), scales, static_cast<float>(unit),
+                        thread_count, target, const_cast<float*>(errors),
+                        const_cast<float*>(lengths));
 }
 
 }  // namespace
@@ -502,6 +565,12 @@ PYBIND11_MODULE(_patchsim, module) {
                py::arg("wanted"), py::arg("threads") = 0, py::kw_only(),
                py::arg("keep") = py::none(), py::arg("isa") = "",
                "Ascending int64: the rows whose signs differ least, at least `wanted`.");
+    module.def("nearest_by_signs", &nearest_by_signs, py::arg("queries"), py::arg("rows"),
+               py::arg("k"), py::arg("signs"), py::arg("codes"), py::arg("unit"), py::arg("likely"),
+               py::arg("threads") = 0, py::kw_only(), py::arg("scales") = py::none(),
+               py::arg("keep") = py::none(), py::arg("isa") = "",
+               "Indices (Q, K) int64 and similarities (Q, K) float32 of the nearest rows among the "
+               "`likely` whose signs differ least.");
     module.def("unit_scales", &unit_scales, py::arg("rows"), py::arg("threads") = 0, py::kw_only(),
                py::arg("isa") = "", "(N,) float32: what makes each row of float16 1 long.");
     module.def("round_rows", &round_rows, py::arg("rows"), py::arg("scales"), py::arg("unit"),

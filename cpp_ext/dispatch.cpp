@@ -26,6 +26,7 @@ struct Features {
     bool avx512;
     bool bw;
     bool vnni;
+    bool vbmi;
 };
 
 // The instruction must exist and the operating system must save its registers.
@@ -33,7 +34,7 @@ Features detect() {
     int info[4];
     __cpuid(info, 0);
     if (info[0] < 7) {
-        return {false, false, false, false};
+        return {false, false, false, false, false};
     }
     __cpuid(info, 1);
     const bool fma = (info[2] & (1 << 12)) != 0;
@@ -44,16 +45,18 @@ Features detect() {
     const bool avx512f = (info[1] & (1 << 16)) != 0;
     const bool bw = (info[1] & (1 << 30)) != 0;
     const bool vnni = (info[2] & (1 << 11)) != 0;
+    const bool vbmi = (info[2] & (1 << 1)) != 0;
     const unsigned long long saved = saves_state ? _xgetbv(0) : 0;
     const bool usable = fma && f16c && avx2 && (saved & 0x6) == 0x6;
     const bool wide = usable && avx512f && (saved & 0xe6) == 0xe6;
-    return {usable, wide, wide && bw, wide && bw && vnni};
+    return {usable, wide, wide && bw, wide && bw && vnni, wide && bw && vbmi};
 }
 
 bool runs_avx2() { return detect().avx2; }
 bool runs_avx512() { return detect().avx512; }
 bool runs_bw() { return detect().bw; }
 bool runs_vnni() { return detect().vnni; }
+bool runs_vbmi() { return detect().vbmi; }
 
 #elif defined(PROCMEM_X86)
 
@@ -63,6 +66,7 @@ bool runs_avx2() { return __builtin_cpu_supports("avx2") && __builtin_cpu_suppor
 bool runs_avx512() { return runs_avx2() && __builtin_cpu_supports("avx512f"); }
 bool runs_bw() { return runs_avx512() && __builtin_cpu_supports("avx512bw"); }
 bool runs_vnni() { return runs_bw() && __builtin_cpu_supports("avx512vnni"); }
+bool runs_vbmi() { return runs_bw() && __builtin_cpu_supports("avx512vbmi"); }
 
 #elif defined(PROCMEM_ARM64)
 
@@ -150,6 +154,9 @@ const Int8Kernels& choose_int8_kernels(const std::string& name) {
 const SignKernels& choose_sign_kernels(const std::string& name) {
     const std::string wanted = choose_kernels(name).name;
 #ifdef PROCMEM_X86
+    if (wanted == "avx512" && runs_vbmi()) {
+        return signs_vbmi;
+    }
     if (wanted == "avx512" && runs_bw()) {
         return signs_avx512;
     }

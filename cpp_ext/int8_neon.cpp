@@ -88,6 +88,6 @@ inline std::int32_t dot(const std::int8_t* query, const std::int8_t* row, std::s
 
 namespace procmem {
 
-const Int8Kernels int8_neon = {"neon", 0, tile_rows, panel_rows, pack_queries, topk_block};
+const Int8Kernels int8_neon = {"neon", 0, tile_rows, panel_rows, pack_queries, topk_block, dot};
 
 }  // namespace procmem

@@ -5,10 +5,11 @@
 namespace procmem {
 namespace {
 
-std::int32_t dot(const std::int8_t* a, const std::int8_t* b, std::size_t width) noexcept {
-    std::int32_t sum = 0;
+std::int32_t dot(const std::int8_t* query, const std::int8_t* row, std::size_t width,
+                 std::int32_t offset) noexcept {
+    std::int32_t sum = offset;
     for (std::size_t d = 0; d < width; ++d) {
-        sum += a[d] * b[d];
+        sum += query[d] * row[d];
     }
     return sum;
 }
@@ -21,7 +22,7 @@ void topk_block(const Int8Block& block) noexcept {
         const std::int8_t* memory = block.memory + row * block.width;
         for (std::size_t query = 0; query < block.query_count; ++query) {
             const std::int32_t product =
-                dot(block.plain_queries + query * block.width, memory, block.width);
+                dot(block.plain_queries + query * block.width, memory, block.width, 0);
             if (product > block.thresholds[query]) {
                 offer_products(block, query, row, 1, &product);
             }
@@ -31,6 +32,6 @@ void topk_block(const Int8Block& block) noexcept {
 
 }  // namespace
 
-const Int8Kernels int8_scalar = {"scalar", 0, 1, 1, pack_queries, topk_block};
+const Int8Kernels int8_scalar = {"scalar", 0, 1, 1, pack_queries, topk_block, dot};
 
 }  // namespace procmem

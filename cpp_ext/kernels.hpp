@@ -85,6 +85,9 @@ struct Int8Kernels {
     void (*pack_queries)(const std::int8_t* queries, std::size_t count, std::size_t width,
                          std::int8_t* packed);
     void (*topk_block)(const Int8Block& block);
+    // The product of two rows, if `offset` is what the query's sums begin at.
+    std::int32_t (*dot)(const std::int8_t* query, const std::int8_t* row, std::size_t width,
+                        std::int32_t offset);
 };
 
 constexpr std::size_t sign_rows = 64;       // rows of a panel of signs
@@ -95,14 +98,17 @@ struct SignBlock {
     const std::uint8_t* panels;  // [panel][byte][row], eight signs of a row each
     std::size_t count;           // panels
     std::size_t bytes;           // of a row
-    // [byte][half][entry]: what the low four signs of a byte count, and the high four.
-    const std::uint8_t* tables;
+    const std::uint8_t* tables;  // as SignKernels::prepare leaves them
     std::uint16_t limit;
     std::uint16_t* distances;  // of each row, the sum of what its signs count
     std::uint64_t* within;     // of each panel, one bit for each row within the limit
 };
 
 struct SignKernels {
+    // What a path makes once for a query of [byte][half][entry], what the low four signs of a byte
+    // count and the high four: its own tables, which take so many bytes. nullptr: it takes those.
+    std::size_t (*table_bytes)(std::size_t bytes);
+    void (*prepare)(const std::uint8_t* fours, std::size_t bytes, std::uint8_t* tables);
     void (*compare)(const SignBlock& block);
 };
 
@@ -116,6 +122,7 @@ extern const SignKernels signs_avx2;
 extern const Kernels kernels_avx512;    // needs AVX-512 F besides
 extern const Int8Kernels int8_avx512;   // needs AVX-512 F, BW and VNNI besides
 extern const SignKernels signs_avx512;  // needs AVX-512 F and BW besides
+extern const SignKernels signs_vbmi;    // needs AVX-512 F, BW and VBMI besides
 #endif
 #ifdef PROCMEM_ARM64
 extern const Kernels kernels_neon;

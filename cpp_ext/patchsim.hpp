@@ -46,6 +46,7 @@ enum class Problem {
     queries_not_finite,
     memory_not_finite,
     values_not_finite,
+    scales_not_finite,
     similarity_overflow,  // D * max|q| * max|m| (* |scale|) is beyond half of float32's range
     sum_overflow,         // N * max|v| is beyond half of float32's range
 };
@@ -113,6 +114,11 @@ struct SignPanels {
 
 constexpr std::size_t most_sign_bytes = 2730;  // more could overflow the 16 bits of a distance
 
+struct LikeRow {
+    std::uint32_t row;
+    std::uint16_t distance;  // what the signs count that differ
+};
+
 // The rows whose signs differ least from those of a query, ascending: all those within the smallest
 // distance that takes in at least `wanted` of the kept rows, or all kept rows if there are fewer.
 //
@@ -120,9 +126,36 @@ constexpr std::size_t most_sign_bytes = 2730;  // more could overflow the 16 bit
 // query's root mean square, rounded. Neither the order of rows nor threads can show. Requires a
 // finite query of at most memory.bytes * 8 elements, wanted >= 1 and fewer than 2^32 rows. Throws
 // std::bad_alloc only.
-std::vector<std::int64_t> like_signs(const SignKernels& kernels, const SignPanels& memory,
-                                     const float* query, std::size_t width, const bool* keep,
-                                     std::size_t wanted, std::size_t threads);
+std::vector<LikeRow> like_signs(const SignKernels& kernels, const SignPanels& memory,
+                                const float* query, std::size_t width, const bool* keep,
+                                std::size_t wanted, std::size_t threads);
+
+// What is known of a memory's rows, from the least to the most of it.
+struct Looks {
+    SignPanels signs;
+    Rows<std::int8_t> codes;  // as round_rows makes them
+    float unit;               // of the codes
+    Rows<Half> rows;
+    const float* scales;  // nullptr: none
+};
+
+struct Paths {
+    const Kernels& floats;
+    const Int8Kernels& int8;
+    const SignKernels& signs;
+};
+
+// For each query the k nearest of the rows that like_signs finds for `likely`, without those that
+// bytes put too far back: of 2k + 16, rounded up to a multiple of 32, that are nearest by them the
+// products are as topk gives them. Bytes are looked at in the order of distance, all rows of one
+// together, until those of the next would have to be nearer than their signs let expect by four
+// deviations to be among them.
+//
+// Requires 1 <= k <= likely, k no more than there are kept rows, equal widths, and what like_signs,
+// round_rows and topk require. Writes (Q, k) indices and similarities. Throws std::bad_alloc only.
+Status nearest_by_signs(const Paths& paths, Rows<float> queries, const Looks& memory,
+                        const bool* keep, std::size_t likely, std::size_t k, std::size_t threads,
+                        std::int64_t* indices, float* similarities);
 
 // For each query the sum of the rows of `values`, weighted by softmax over n of scale * q.m_n.
 // Stored: float, Half or int8.

@@ -21,6 +21,13 @@ constexpr std::size_t sample_stride = 16;  // blocks: one of so many is looked a
 constexpr double bytes_per_thread = 16e6;  // fewer are read before another thread has started
 constexpr std::size_t signs_in_table = 4;
 
+// For each of four signs, the entries of a table in which it is set.
+constexpr std::uint8_t entries_with[signs_in_table][sign_entries] = {
+    {0, 255, 0, 255, 0, 255, 0, 255, 0, 255, 0, 255, 0, 255, 0, 255},
+    {0, 0, 255, 255, 0, 0, 255, 255, 0, 0, 255, 255, 0, 0, 255, 255},
+    {0, 0, 0, 0, 255, 255, 255, 255, 0, 0, 0, 0, 255, 255, 255, 255},
+    {0, 0, 0, 0, 0, 0, 0, 0, 255, 255, 255, 255, 255, 255, 255, 255}};
+
 // The place of the lowest bit of a word that is not zero.
 inline std::size_t lowest_bit(std::uint64_t word) {
 #if defined(_MSC_VER)
@@ -32,13 +39,15 @@ inline std::size_t lowest_bit(std::uint64_t word) {
 #endif
 }
 
-// What rows are compared with: for every four signs, what each of the 16 that a row may have counts.
+// What rows are compared with: for every four signs, what each of the 16 that a row may have
+// counts.
 //
 // A sign that differs from the query's counts 0 to 3, by the size of the query's element.
 class Query {
   public:
-    Query(const float* elements, std::size_t width, std::size_t bytes)
-        : tables_(bytes * 8 / signs_in_table * sign_entries, 0) {
+    Query(const SignKernels& kernels, const float* elements, std::size_t width, std::size_t bytes)
+        : fours_(bytes * 8 / signs_in_table * sign_entries, 0),
+          tables_(kernels.prepare == nullptr ? 0 : kernels.table_bytes(bytes)) {
         double squares = 0;
         for (std::size_t d = 0; d < width; ++d) {
             squares += static_cast<double>(elements[d]) * static_cast<double>(elements[d]);
@@ -47,26 +56,27 @@ class Query {
         const double scale = spread > 0 ? 2 / spread : 0;
         for (std::size_t d = 0; d < width; ++d) {
             const double size = std::fabs(static_cast<double>(elements[d])) * scale;
-            const auto counts =
-                static_cast<std::uint8_t>(size < 0.5 ? 0 : size < 1.5 ? 1 : size < 2.5 ? 2 : 3);
-            std::uint8_t* const table = tables_.data() + d / signs_in_table * sign_entries;
+            const int counts = (size >= 0.5) + (size >= 1.5) + (size >= 2.5);
+            const std::uint8_t flip = elements[d] > 0 ? 0xff : 0;
+            const std::uint8_t* const is_set = entries_with[d % signs_in_table];
+            std::uint8_t* const table = fours_.data() + d / signs_in_table * sign_entries;
             for (std::size_t entry = 0; entry < sign_entries; ++entry) {
-                const bool sign = (entry >> d % signs_in_table & 1) != 0;
-                const bool differs = sign != (elements[d] > 0);
-                table[entry] = static_cast<std::uint8_t>(table[entry] + (differs ? counts : 0));
+                const int differs = is_set[entry] ^ flip;
+                table[entry] = static_cast<std::uint8_t>(table[entry] + (differs & counts));
             }
         }
+        if (kernels.prepare != nullptr) {
+            kernels.prepare(fours_.data(), bytes, tables_.data());
+        }
+        used_ = kernels.prepare == nullptr ? fours_.data() : tables_.data();
     }
 
-    const std::uint8_t* tables() const { return tables_.data(); }
+    const std::uint8_t* tables() const { return used_; }
 
   private:
-    std::vector<std::uint8_t> tables_;
-};
-
-struct Candidate {
-    std::uint32_t row;
-    std::uint16_t distance;
+    std::vector<std::uint8_t> fours_;
+    Scratch<std::uint8_t> tables_;
+    const std::uint8_t* used_;
 };
 
 // The smallest distance that enough rows do not exceed, as far as they are counted.
@@ -114,16 +124,16 @@ class Found {
     explicit Found(Limit limit) : limit_(std::move(limit)) {}
 
     const Limit& limit() const { return limit_; }
-    const Candidate* begin() const { return candidates_.data(); }
-    const Candidate* end() const { return candidates_.data() + count_; }
+    const LikeRow* begin() const { return candidates_.data(); }
+    const LikeRow* end() const { return candidates_.data() + count_; }
 
     // Takes over the rows of a block that are within the limit.
     void take(const SignBlock& block, std::size_t first, std::size_t rows, const bool* keep) {
         if (candidates_.size() < count_ + most_per_take) {
             candidates_.resize(2 * candidates_.size() + most_per_take);
         }
-        Candidate* const start = candidates_.data() + count_;
-        Candidate* end = start;
+        LikeRow* const start = candidates_.data() + count_;
+        LikeRow* end = start;
         for (std::size_t panel = 0; panel < block.count; ++panel) {
             std::uint64_t within = block.within[panel];
             // Some at once, whether there are so many or not: nobody foresees how many there are.
@@ -136,8 +146,8 @@ class Found {
                 }
             }
         }
-        Candidate* kept = start;
-        for (const Candidate* one = start; one != end; ++one) {
+        LikeRow* kept = start;
+        for (const LikeRow* one = start; one != end; ++one) {
             const std::size_t row = one->row;
             const bool is_kept = row < rows && (keep == nullptr || keep[first + row]);
             limit_.count(one->distance, is_kept);
@@ -153,7 +163,7 @@ class Found {
     static constexpr std::size_t most_per_take = block_panels * sign_rows + at_once;
     static constexpr std::uint64_t last_bit = std::uint64_t{1} << 63;
 
-    std::vector<Candidate> candidates_;  // the first `count_`; the others are room
+    std::vector<LikeRow> candidates_;  // the first `count_`; the others are room
     std::size_t count_ = 0;
     Limit limit_;
 };
@@ -195,7 +205,8 @@ struct Search {
         });
     }
 
-    // The smallest distance that takes in enough rows, if it is within `first`; they are in `found`.
+    // The smallest distance that takes in enough rows, if it is within `first`; they are in
+    // `found`.
     Limit all_within(std::size_t first, std::size_t wanted, std::size_t team,
                      std::vector<Found>& found) const {
         Limit all(wanted, largest, 0);
@@ -225,10 +236,10 @@ struct Search {
 
 }  // namespace
 
-std::vector<std::int64_t> like_signs(const SignKernels& kernels, const SignPanels& memory,
-                                     const float* query, std::size_t width, const bool* keep,
-                                     std::size_t wanted, std::size_t threads) {
-    const Query tables(query, width, memory.bytes);
+std::vector<LikeRow> like_signs(const SignKernels& kernels, const SignPanels& memory,
+                                const float* query, std::size_t width, const bool* keep,
+                                std::size_t wanted, std::size_t threads) {
+    const Query tables(kernels, query, width, memory.bytes);
     const Search search{kernels, memory, tables, keep};
     const std::size_t team = usable_threads(
         threads, (search.panels + block_panels - 1) / block_panels,
@@ -239,17 +250,18 @@ std::vector<std::int64_t> like_signs(const SignKernels& kernels, const SignPanel
     if (first < search.largest && limit.within() < wanted) {  // or fewer than wanted are kept
         limit = search.all_within(search.largest, wanted, team, found);
     }
-    std::vector<std::int64_t> rows;
-    rows.reserve(limit.within());
+    std::vector<LikeRow> rows(limit.within() + 1);  // and room for one that is not taken
+    LikeRow* end = rows.data();
     for (const Found& own : found) {
-        for (const Candidate& candidate : own) {
-            if (candidate.distance <= limit.distance()) {
-                rows.push_back(candidate.row);
-            }
+        for (const LikeRow& candidate : own) {
+            *end = candidate;
+            end += candidate.distance <= limit.distance();
         }
     }
+    rows.resize(limit.within());
     if (team > 1) {
-        std::sort(rows.begin(), rows.end());
+        std::sort(rows.begin(), rows.end(),
+                  [](const LikeRow& a, const LikeRow& b) { return a.row < b.row; });
     }
     return rows;
 }

@@ -6,8 +6,6 @@
 // quantization fast scan", 2015).
 #pragma once
 
-#include <algorithm>
-
 #include "kernels.hpp"
 
 namespace procmem {
@@ -23,8 +21,9 @@ constexpr std::size_t bytes_at_once = 255 / (halves * most_per_entry);
 constexpr std::size_t bytes_ahead = 4096;
 
 // The end of the stretch that begins with byte `first`.
-[[maybe_unused]] inline std::size_t end_of_stretch(std::size_t first, std::size_t bytes) noexcept {
-    return std::min(first + bytes_at_once, bytes);
+[[maybe_unused]] inline std::size_t end_of_stretch(std::size_t first, std::size_t bytes,
+                                                   std::size_t at_once = bytes_at_once) noexcept {
+    return first + at_once < bytes ? first + at_once : bytes;
 }
 
 // Says which rows of a panel are within the limit, after their distances were written.

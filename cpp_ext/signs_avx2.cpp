@@ -81,6 +81,6 @@ void compare(const SignBlock& block) noexcept {
 
 }  // namespace
 
-const SignKernels signs_avx2 = {compare};
+const SignKernels signs_avx2 = {nullptr, nullptr, compare};
 
 }  // namespace procmem

@@ -48,6 +48,6 @@ void compare(const SignBlock& block) noexcept {
 
 }  // namespace
 
-const SignKernels signs_neon = {compare};
+const SignKernels signs_neon = {nullptr, nullptr, compare};
 
 }  // namespace procmem

@@ -1,5 +1,6 @@
 // The portable path for signs: what differs is counted by arithmetic on words that hold eight rows.
 
+#include <algorithm>
 #include <cstring>
 
 #include "patchsim.hpp"
@@ -87,6 +88,6 @@ void compare(const SignBlock& block) noexcept {
 
 }  // namespace
 
-const SignKernels signs_scalar = {compare};
+const SignKernels signs_scalar = {nullptr, nullptr, compare};
 
 }  // namespace procmem

@@ -37,6 +37,20 @@ def like_signs(
     keep: npt.NDArray[np.bool_] | None = None,
     isa: str = "",
 ) -> npt.NDArray[np.int64]: ...
+def nearest_by_signs(
+    queries: npt.NDArray[np.float32],
+    rows: npt.NDArray[np.float16],
+    k: int,
+    signs: npt.NDArray[np.uint8],
+    codes: npt.NDArray[np.int8],
+    unit: float,
+    likely: int,
+    threads: int = 0,
+    *,
+    scales: npt.NDArray[np.float32] | None = None,
+    keep: npt.NDArray[np.bool_] | None = None,
+    isa: str = "",
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]: ...
 def mix(
     queries: npt.NDArray[np.float32],
     memory: npt.NDArray[Any],

@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from procmem.errors import InputError
-from procmem.patchsim import top_k, unit_scales
+from procmem.patchsim import nearest_by_signs, top_k, unit_scales
 from procmem.rowbuffer import RowBuffer
 from procmem.screen import MAX_WIDTH, ROWS_PER_QUERY, Screen
 from procmem.signs import MAX_WIDTH as MAX_SIGNS
@@ -204,19 +204,20 @@ class Index:
         likely: int,
         keep: npt.NDArray[np.bool_] | None,
     ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
-        if not math.isfinite(np.vdot(queries, queries)):  # says what is wrong with them
-            return top_k(queries, self._rows, k, keep=keep, scales=self._scales)
         if self._signs is None:
             self._signs = Signs(self._rows)
         screen = self._screened()
-        indices = np.empty((len(queries), k), dtype=np.int64)
-        similarities = np.empty((len(queries), k), dtype=np.float32)
-        for at, query in enumerate(queries):
-            candidates = self._signs.like(query, likely, keep=keep)
-            indices[at], similarities[at] = screen.nearest_of(
-                query, self._rows, k, candidates=candidates, scales=self._scales
-            )
-        return indices, similarities
+        return nearest_by_signs(
+            queries,
+            self._rows,
+            k,
+            signs=self._signs.panels,
+            codes=screen.codes,
+            unit=screen.unit,
+            likely=likely,
+            scales=self._scales,
+            keep=keep,
+        )
 
     def _screened(self) -> Screen:
         if self._screen is None:

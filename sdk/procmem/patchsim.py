@@ -13,6 +13,7 @@ while a call runs: the interpreter lock is released. Memory-mapped arrays are re
 
 from __future__ import annotations
 
+import math
 import operator
 from typing import Any, SupportsIndex, overload
 
@@ -156,18 +157,131 @@ def like_signs_reference(
     query: Float32, memory: Bytes, count: int, wanted: int, *, keep: Bool | None = None
 ) -> npt.NDArray[np.int64]:
     """The twin of `like_signs`: all distances, sorted."""
-    signs, *planes = _sign_query(query)
-    lines = sign_lines(memory, count)
-    distances = np.zeros(count, dtype=np.int64)
-    for plane, weight in zip(planes, (1, 2), strict=True):
-        differing = np.unpackbits((lines ^ signs) & plane, axis=1)
-        distances += weight * differing.sum(axis=1, dtype=np.int64)
+    distances = _sign_distances(query, sign_lines(memory, count))
     rows = np.arange(count) if keep is None else np.flatnonzero(keep)
     if len(rows) <= wanted:
         return rows.astype(np.int64)
     limit = np.sort(distances[rows])[wanted - 1]
     found: npt.NDArray[np.int64] = rows[distances[rows] <= limit].astype(np.int64)
     return found
+
+
+def _sign_distances(query: Float32, lines: Bytes) -> npt.NDArray[np.int64]:
+    """(N,) how far signs (N, B) are from a query's."""
+    signs, *planes = _sign_query(query)
+    distances = np.zeros(len(lines), dtype=np.int64)
+    for plane, weight in zip(planes, (1, 2), strict=True):
+        differing = np.unpackbits((lines ^ signs) & plane, axis=1)
+        distances += weight * differing.sum(axis=1, dtype=np.int64)
+    return distances
+
+
+def nearest_by_signs(
+    queries: Float32,
+    rows: npt.NDArray[np.float16],
+    k: SupportsIndex,
+    *,
+    signs: Bytes,
+    codes: npt.NDArray[np.int8],
+    unit: float,
+    likely: SupportsIndex,
+    scales: Float32 | None = None,
+    keep: Bool | None = None,
+    threads: SupportsIndex = 0,
+) -> tuple[npt.NDArray[np.int64], Float32]:
+    """Finds the k rows of largest dot product for each query among those that look like it.
+
+    Three looks, each at fewer rows and closer: at the signs of all (`like_signs`), at the bytes of
+    those that are left, at the rows themselves of the 2 k + 16 nearest by bytes (rounded up to a
+    multiple of 32). Bytes are looked at in the order of the signs, until a row would have to be
+    four deviations nearer than its signs say to be among those. A row is missed if it is near and
+    does not look it.
+
+    Args:
+        queries: (Q, D) float32, C-contiguous, finite; D at most 21,840.
+        rows: (N, D) float16, C-contiguous, finite.
+        k: how many rows are wanted, at least 1.
+        signs: theirs, (P, B, 64) uint8 from `sign_panels`.
+        codes: theirs in bytes, (N, D) int8 from `round_rows`.
+        unit: what a byte counts in.
+        likely: how many rows are left by signs, or more that are equally like; at least `k`.
+        scales: (N,) float32: what each row is multiplied with first. None: nothing.
+        keep: (N,) bool, False for rows that shall not be found. None keeps all.
+        threads: how many threads may work; 0 means one per core.
+
+    Returns:
+        Indices into rows, (Q, K) int64, and similarities, (Q, K) float32, K = min(k, rows kept):
+        both as `top_k` gives them for the rows that are found.
+
+    Raises:
+        InputError: an argument has a wrong type, shape, layout or value; the message says which.
+    """
+    try:
+        return _patchsim.nearest_by_signs(
+            queries,
+            rows,
+            _whole(k, "k"),
+            signs,
+            codes,
+            _real(unit, "unit"),
+            _whole(likely, "likely"),
+            _whole(threads, "threads"),
+            scales=scales,
+            keep=keep,
+        )
+    except (ValueError, TypeError) as error:
+        raise InputError(str(error)) from error
+
+
+def nearest_by_signs_reference(
+    queries: Float32,
+    rows: npt.NDArray[np.float16],
+    k: int,
+    *,
+    signs: Bytes,
+    codes: npt.NDArray[np.int8],
+    unit: float,
+    likely: int,
+    keep: Bool | None = None,
+) -> tuple[npt.NDArray[np.int64], Float32]:
+    """The twin of `nearest_by_signs` for rows without scales: one look after the other."""
+    closer = -(-(2 * k + 16) // 32) * 32
+    lines = sign_lines(signs, len(rows))
+    found, similarities = [], []
+    for query in queries:
+        like = like_signs_reference(query, signs, len(rows), likely, keep=keep)
+        distances = _sign_distances(query, lines[like])
+        code = np.clip(np.rint(query * (1 / np.float32(unit))), -127, 127).astype(np.int8)
+        products = code.astype(np.int64) @ codes[like].T.astype(np.int64)
+        near = np.empty(0, dtype=np.intp)
+        for distance in np.unique(distances):
+            if len(near) == closer and (
+                _most_expected(query, distance) < float(np.float32(unit)) ** 2 * products[near[-1]]
+            ):
+                break
+            near = np.sort(np.concatenate([near, np.flatnonzero(distances == distance)]))
+            near = near[np.argsort(-products[near], kind="stable")[:closer]]
+        rest = np.sort(like[near])
+        places, own = top_k_reference(query[None], rows[rest], k)
+        found.append(rest[places[0]])
+        similarities.append(own[0])
+    return np.stack(found), np.stack(similarities)
+
+
+def _most_expected(query: Float32, distance: int) -> float:
+    """What the product with a row 1 long hardly ever exceeds if their signs are so far apart.
+
+    Signs of normal elements tell the product but for a normal error (Gao and Long, "RaBitQ", 2024,
+    theorem 3.2), of which this takes four deviations.
+    """
+    root = math.sqrt(len(query))
+    sizes = squares = 0.0
+    for element in query.tolist():  # in this order, to the bit
+        sizes += abs(element)
+        squares += element * element
+    length = math.sqrt(squares)
+    with_signs = sizes - length / root * distance
+    return (with_signs + 4 * length * math.sqrt(1 - 2 / math.pi)) / (math.sqrt(2 / math.pi) * root)
 
 
 def _sign_query(query: Float32) -> Bytes:

@@ -41,8 +41,11 @@ class Screen:
         scales: (N,) float32 that make float16 rows 1 long; see `top_k`.
     """
 
+    unit: float
+    """What a byte counts in."""
+
     def __init__(self, rows: Rows, scales: Float32 | None = None) -> None:
-        self._unit = _SPREADS / math.sqrt(rows.shape[1]) / _LEVELS
+        self.unit = _SPREADS / math.sqrt(rows.shape[1]) / _LEVELS
         self._buffers = self._rounded(rows, scales)
         self._bound()
 
@@ -70,7 +73,8 @@ class Screen:
         self._bound()
 
     @property
-    def _codes(self) -> npt.NDArray[np.int8]:
+    def codes(self) -> npt.NDArray[np.int8]:
+        """(N, D) the rows in bytes, whole numbers of `unit`. Do not write to it."""
         return self._buffers[0].rows
 
     @property
@@ -110,7 +114,7 @@ class Screen:
             return top_k(queries, rows, k, keep=keep, scales=scales)  # says what is wrong with them
         rounded = self._rounded(queries)
         codes, errors = rounded[0].rows, rounded[1].rows
-        lengths = self._unit * np.sqrt(np.square(codes, dtype=np.float64).sum(axis=1))
+        lengths = self.unit * np.sqrt(np.square(codes, dtype=np.float64).sum(axis=1))
         # With c' what the bytes of c stand for: q.r = q'.r' + q'.(r - r') + (q - q').r. The last
         # term is what the kernel's sums in float32 may be off.
         bounds = 1.0001 * (lengths * self._worst + errors * self._longest)
@@ -121,13 +125,13 @@ class Screen:
         positions, similarities = np.empty(shape, np.int64), np.empty(shape, np.float32)
         open_ones = np.arange(len(queries))
         for count in self._counts(k):
-            found, scores = top_k(codes[open_ones], self._codes, count, keep=keep)
+            found, scores = top_k(codes[open_ones], self.codes, count, keep=keep)
             unproven = []
             for query, candidates, farthest in zip(open_ones, found, scores[:, -1:], strict=True):
                 # Ascending, so that among equals the smaller position comes first here too.
                 one, chosen = queries[query : query + 1], np.sort(candidates)
                 best, near = top_k(one, rows, k, rows=chosen, scales=scales)
-                unseen = self._unit**2 * farthest + bounds[query]
+                unseen = self.unit**2 * farthest + bounds[query]
                 if len(candidates) < count or unseen[0] < near[0, -1]:
                     positions[query], similarities[query] = best[0], near[0]
                 else:
@@ -139,35 +143,6 @@ class Screen:
             queries[open_ones], rows, k, keep=keep, scales=scales
         )
         return positions, similarities
-
-    def nearest_of(
-        self,
-        query: Float32,
-        rows: Rows,
-        k: int,
-        *,
-        candidates: npt.NDArray[np.int64],
-        scales: Float32 | None = None,
-    ) -> tuple[npt.NDArray[np.int64], Float32]:
-        """The nearest of some rows, but for those that rounding puts too far back.
-
-        Args:
-            query: (D,) float32, finite.
-            rows: the (N, D) rows that this is a copy of.
-            scales: theirs, if they have any.
-            k: at least 1.
-            candidates: (R,) int64 positions, ascending.
-
-        Returns:
-            Positions (K,) int64 and similarities (K,) float32, K = min(k, R); these are exact.
-        """
-        codes = np.rint(query * (1 / np.float32(self._unit)))  # as `_rounded` does
-        np.minimum(codes, _LEVELS, out=codes)
-        np.maximum(codes, -_LEVELS, out=codes)
-        found, _ = top_k(codes.astype(np.int8)[None], self._codes, 2 * k + 16, rows=candidates)
-        found[0].sort()
-        best, near = top_k(query[None], rows, k, rows=found[0], scales=scales)
-        return best[0], near[0]
 
     def _counts(self, k: int) -> Iterable[int]:
         """How many rows to look at twice, until it costs more than to look at all of them."""
@@ -187,13 +162,13 @@ class Screen:
         )
         codes, errors, lengths = (buffer.rows for buffer in buffers)
         if rows.dtype == np.float16 and scales is not None:
-            round_rows(rows, scales, self._unit, codes=codes, errors=errors, lengths=lengths)
+            round_rows(rows, scales, self.unit, codes=codes, errors=errors, lengths=lengths)
             return buffers
 
         def work(part: slice) -> None:
             own = None if scales is None else scales[part]
             codes[part], errors[part], lengths[part] = round_rows_reference(
-                rows[part], own, self._unit
+                rows[part], own, self.unit
             )
 
         in_parts(len(rows), work)

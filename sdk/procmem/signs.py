@@ -1,11 +1,11 @@
 """Unit vectors reduced to the signs of their elements: a first look at a large memory.
 
-Takes unit rows from `index.py` and gives it back the rows that are likely to be among the nearest
-of a query, at an eighth of the bytes that `screen.py` reads; that compares those anew. Two vectors
-at an angle differ in as many signs as the angle is wide (Charikar, "Similarity estimation
-techniques from rounding algorithms", 2002); the larger an element of the query is, the more its
-sign counts. Derived from each row alone (law 1): there is nothing to build, and what is forgotten
-has left no other row different.
+Takes unit rows from `index.py` and keeps their signs. By them `patchsim.nearest_by_signs` finds the
+rows that are likely to be among the nearest of a query, at an eighth of the bytes that `screen.py`
+keeps, and compares those by these. Two vectors at an angle differ in as many signs as the angle is
+wide (Charikar, "Similarity estimation techniques from rounding algorithms", 2002); the larger an
+element of the query is, the more its sign counts. Derived from each row alone (law 1): there is
+nothing to build, and what is forgotten has left no other row different.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from procmem.parts import in_parts
-from procmem.patchsim import SIGN_ROWS, Bytes, like_signs, panels_of, sign_lines, sign_panels
+from procmem.patchsim import SIGN_ROWS, Bytes, panels_of, sign_lines, sign_panels
 
 MAX_WIDTH = 21_840
 """Distances of wider rows could overflow."""
@@ -58,25 +58,10 @@ class Signs:
         self._panels.fill(0)
         self._panels, self._count = self._panels[:0], 0
 
-    def like(
-        self,
-        query: npt.NDArray[np.float32],
-        wanted: int,
-        *,
-        keep: npt.NDArray[np.bool_] | None = None,
-    ) -> npt.NDArray[np.int64]:
-        """The rows whose signs are most like those of a query.
-
-        Args:
-            query: (D,) float32, finite.
-            wanted: at least 1.
-            keep: (N,) bool, False for rows that shall not be found.
-
-        Returns:
-            (R,) int64 positions, ascending; R >= `wanted`, by as many as are equally like, unless
-            fewer are kept.
-        """
-        return like_signs(query, self._panels, self._count, wanted, keep=keep)
+    @property
+    def panels(self) -> Bytes:
+        """(P, B, 64) as `patchsim.sign_panels` gives them. Do not write to it."""
+        return self._panels
 
     def _hold(self, lines: Bytes) -> None:
         self._panels.fill(0)

@@ -1,8 +1,9 @@
-// The AVX-512 path for signs against the portable one, without Python and dispatch: for processors
-// that lack its instructions. Prints one line; ends with 1 at the first difference.
+// The AVX-512 paths for signs against the portable one, without Python and dispatch, which would
+// take one of them only. Prints one line; ends with 1 at the first difference.
 
 #include <cstdio>
 #include <random>
+#include <utility>
 #include <vector>
 
 #include "kernels.hpp"
@@ -27,7 +28,31 @@ void fill(std::uint8_t* table, int most) {
     }
 }
 
-// One block of random signs, compared by both.
+using Seen = std::pair<std::vector<std::uint16_t>, std::vector<std::uint64_t>>;
+
+// Distances, and which rows are within the limit.
+Seen compared(const procmem::SignKernels& kernels, const std::vector<std::uint8_t>& signs,
+              std::size_t panels, std::size_t bytes, const std::vector<std::uint8_t>& fours,
+              std::uint16_t limit) {
+    std::vector<std::uint8_t> own(kernels.prepare == nullptr ? 0 : kernels.table_bytes(bytes));
+    if (kernels.prepare != nullptr) {
+        kernels.prepare(fours.data(), bytes, own.data());
+    }
+    Seen seen{std::vector<std::uint16_t>(panels * procmem::sign_rows),
+              std::vector<std::uint64_t>(panels)};
+    procmem::SignBlock block{};
+    block.panels = signs.data();
+    block.count = panels;
+    block.bytes = bytes;
+    block.tables = kernels.prepare == nullptr ? fours.data() : own.data();
+    block.limit = limit;
+    block.distances = seen.first.data();
+    block.within = seen.second.data();
+    kernels.compare(block);
+    return seen;
+}
+
+// One block of random signs, compared by all.
 bool agree(std::size_t panels, std::size_t bytes, int most) {
     const std::size_t rows = panels * procmem::sign_rows;
     std::vector<std::uint8_t> signs(rows * bytes);
@@ -38,24 +63,14 @@ bool agree(std::size_t panels, std::size_t bytes, int most) {
     for (std::size_t table = 0; table < 2 * bytes; ++table) {
         fill(tables.data() + table * procmem::sign_entries, most);
     }
-    std::vector<std::uint16_t> distances[2];
-    std::vector<std::uint64_t> within[2];
-    const procmem::SignKernels* const kernels[] = {&procmem::signs_scalar, &procmem::signs_avx512};
-    const int limit = between(0, static_cast<int>(8 * bytes) * most);
-    for (int path = 0; path < 2; ++path) {
-        distances[path].resize(rows);
-        within[path].resize(panels);
-        procmem::SignBlock block{};
-        block.panels = signs.data();
-        block.count = panels;
-        block.bytes = bytes;
-        block.tables = tables.data();
-        block.limit = static_cast<std::uint16_t>(limit);
-        block.distances = distances[path].data();
-        block.within = within[path].data();
-        kernels[path]->compare(block);
+    const auto limit = static_cast<std::uint16_t>(between(0, static_cast<int>(8 * bytes) * most));
+    Seen seen[3];
+    const procmem::SignKernels* const kernels[] = {&procmem::signs_scalar, &procmem::signs_avx512,
+                                                   &procmem::signs_vbmi};
+    for (int path = 0; path < 3; ++path) {
+        seen[path] = compared(*kernels[path], signs, panels, bytes, tables, limit);
     }
-    return distances[0] == distances[1] && within[0] == within[1];
+    return seen[0] == seen[1] && seen[0] == seen[2];
 }
 
 }  // namespace

@@ -21,6 +21,7 @@ PORTABLE = (
     "run_mix",
     "run_rows",
     "run_signs",
+    "run_nearest",
     "signs_scalar",
     "signs_neon",
     "kernel_scalar",

@@ -70,7 +70,7 @@ def test_rows_that_round_to_equal_bytes_are_told_apart() -> None:
     random = np.random.default_rng(0)
     center = random.standard_normal(64)
     rows = unit(center + 1e-5 * random.standard_normal((4000, 64)))
-    codes = Screen(rows)._codes
+    codes = Screen(rows).codes
     assert len(np.unique(codes, axis=0)) < 40
     check(rows, rows[:8], 5, None)
 
@@ -110,15 +110,15 @@ def test_a_changed_screen_is_the_screen_of_what_it_holds() -> None:
     gone = np.random.default_rng(0).random(3000) < 0.3
     changed.remove(gone)
     fresh = Screen(rows[~gone].copy())
-    np.testing.assert_array_equal(changed._codes, fresh._codes)
+    np.testing.assert_array_equal(changed.codes, fresh.codes)
     np.testing.assert_array_equal(changed._errors, fresh._errors)
     assert changed._worst == fresh._worst
 
 
 def test_what_is_removed_is_overwritten() -> None:
     whole = Screen(rows_of("random", 0, 100, 32))
-    left = whole._codes[50:].copy()
-    held, errors = whole._codes, whole._errors
+    left = whole.codes[50:].copy()
+    held, errors = whole.codes, whole._errors
     whole.remove(np.arange(100) < 50)
     assert np.array_equal(held[:50], left)
     assert not held[50:].any()

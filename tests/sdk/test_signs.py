@@ -17,10 +17,13 @@ from procmem.index import Index
 from procmem.patchsim import (
     like_signs,
     like_signs_reference,
+    nearest_by_signs,
+    nearest_by_signs_reference,
     panels_of,
     sign_lines,
     sign_panels,
 )
+from procmem.screen import Screen
 from procmem.signs import MAX_WIDTH, Signs
 
 Float32 = npt.NDArray[np.float32]
@@ -83,6 +86,50 @@ def test_every_path_finds_the_rows_of_like_signs(
         for threads in (1, 3):
             found = _patchsim.like_signs(*arguments, threads, keep=keep, isa=isa)
             np.testing.assert_array_equal(found, expected)
+
+
+def looks_of(rows: npt.NDArray[np.float16]) -> dict[str, Any]:
+    """What `nearest_by_signs` wants to know of rows that are 1 long as they are."""
+    screen = Screen(rows, np.ones(len(rows), np.float32))
+    return {"signs": sign_panels(rows), "codes": screen.codes, "unit": screen.unit}
+
+
+@settings(max_examples=120, deadline=None, derandomize=True)
+@given(
+    st.integers(1, 3000), st.integers(1, 1000), st.sampled_from([0.02, 0.5, 1.0, None]),
+    st.integers(1, 60), st.integers(0, 3000), st.sampled_from([0.0, 0.3, 3.0]), st.booleans(),
+    st.integers(0, 2**32),
+)  # fmt: skip
+def test_every_path_finds_the_rows_of_nearest_by_signs(
+    count: int, width: int, share: float | None, k: int, more: int, near: float, lies: bool,
+    seed: int,
+) -> None:  # fmt: skip
+    """However near the rows are to the queries; also if bytes are not the rows', so that it shows
+    which of them were looked at."""
+    random = np.random.default_rng(seed)
+    query = random.standard_normal((2, width)).astype(np.float32)
+    wide = random.standard_normal((count, width)) + near * query[random.integers(2, size=count)]
+    rows = (wide / np.linalg.norm(wide, axis=1, keepdims=True)).astype(np.float16)
+    rows[random.integers(count, size=count // 4)] = rows[0]  # equal ones
+    keep = None if share is None else random.random(count) < share
+    if keep is not None:
+        keep[random.integers(count)] = True
+    query /= np.linalg.norm(query, axis=1, keepdims=True)
+    options = looks_of(rows) | {"likely": k + more, "keep": keep}
+    if lies:
+        options["codes"] = random.integers(-127, 128, rows.shape, dtype=np.int8)
+    expected = nearest_by_signs_reference(query, rows, k, **options)
+    arguments = [options[name] for name in ("signs", "codes", "unit", "likely")]
+    for isa in _patchsim.available_isas():
+        for threads in (1, 3):
+            found, similarities = _patchsim.nearest_by_signs(
+                query, rows, k, *arguments, threads, keep=keep, isa=isa
+            )
+            # Similarities within rounding may stand the other way round.
+            np.testing.assert_array_equal(np.sort(found), np.sort(expected[0]))
+            np.testing.assert_allclose(similarities, expected[1], atol=1e-5)
+            exactly, _ = _patchsim.topk(query[:1], rows, k, rows=np.sort(found[0]), isa=isa)
+            np.testing.assert_array_equal(found[:1], exactly)
 
 
 def test_sums_that_fill_a_byte_do_not_overflow() -> None:
@@ -191,6 +238,71 @@ def test_wrong_arguments_are_told(change: dict[str, Any], message: str) -> None:
         like_signs(**arguments, keep=keep, threads=threads)
 
 
+ROWS = np.ones((150, 250), dtype=np.float16) / np.float16(16)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"queries": QUERY}, r"queries has shape \(250,\), wanted 2 dimensions"),
+        ({"queries": np.zeros((1, 9), np.float32)}, r"shape \(1, 9\) and memory \(150, 250\)"),
+        ({"queries": np.full((2, 250), np.nan, np.float32)}, "queries has a value in row 0 that"),
+        ({"rows": ROWS.astype(np.float32)}, "rows has dtype float32, wanted float16"),
+        ({"rows": ROWS[:128]}, "one panel for every 64 rows"),
+        ({"rows": ROWS * np.float16(np.inf)}, "memory has a value in row 0 that is not finite"),
+        ({"signs": PANELS[:, :31].copy()}, "their signs 31 bytes; wanted one for every 8 elements"),
+        ({"signs": "panels"}, "memory is a str"),
+        ({"codes": np.zeros((150, 249), np.int8)}, r"codes have shape \(150, 249\) and rows"),
+        ({"codes": np.zeros((150, 250), np.uint8)}, "codes has dtype uint8, wanted int8"),
+        ({"unit": 0.0}, "unit is 0.000000, wanted a number above 0"),
+        ({"unit": float("nan")}, "unit is nan, wanted a number above 0"),
+        ({"unit": "small"}, "unit is 'small', wanted a number"),
+        ({"k": 0}, "k is 0 and likely is 20; wanted 1 <= k <= likely"),
+        ({"k": 21}, "k is 21 and likely is 20"),
+        ({"likely": 2.5}, "likely is 2.5, wanted a whole number"),
+        ({"scales": np.ones(149, np.float32)}, "scales has shape"),
+        ({"scales": np.full(150, np.nan, np.float32)}, "scales has a value in row 0 that is not"),
+        ({"keep": np.ones(3, np.bool_)}, "keep has shape"),
+        ({"threads": -1}, "threads is -1"),
+    ],
+)
+def test_wrong_arguments_of_nearest_by_signs_are_told(change: dict[str, Any], message: str) -> None:
+    arguments: dict[str, Any] = {
+        "queries": np.ones((1, 250), np.float32), "rows": ROWS, "k": 3, "signs": PANELS,
+        "codes": np.zeros((150, 250), np.int8), "unit": 0.01, "likely": 20,
+    } | change  # fmt: skip
+    with pytest.raises(InputError, match=message):
+        nearest_by_signs(**arguments)
+
+
+def test_no_queries_and_no_kept_rows_give_nothing() -> None:
+    looks: dict[str, Any] = {"signs": PANELS, "codes": np.zeros((150, 250), np.int8), "unit": 0.01}
+    none = np.empty((0, 250), np.float32)
+    found, similarities = nearest_by_signs(none, ROWS, 3, **looks, likely=20)
+    assert found.shape == similarities.shape == (0, 3)
+    nobody = np.zeros(150, np.bool_)
+    one = np.ones((1, 250), np.float32)
+    found, similarities = nearest_by_signs(one, ROWS, 3, **looks, likely=20, keep=nobody)
+    assert found.shape == similarities.shape == (1, 0)
+
+
+def test_rows_that_do_not_look_it_are_not_looked_at() -> None:
+    """Twins of the query after many rows at a right angle to it: bytes that claim that those are as
+    near, and come first, are believed only if signs let them be read."""
+    random = np.random.default_rng(0)
+    query = random.standard_normal((1, 384)).astype(np.float32)
+    query /= np.linalg.norm(query)
+    rows = random.standard_normal((4000, 384)).astype(np.float32)
+    rows -= (rows @ query.T) * query
+    rows[-64:] = query
+    rows = (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float16)
+    looks = looks_of(rows)
+    codes = looks["codes"].copy()
+    codes[:-64] = codes[-1]
+    found, _ = nearest_by_signs(query, rows, 20, **looks | {"codes": codes}, likely=2000)
+    assert found[0].tolist() == list(range(3936, 3956))
+
+
 # ---- what is derived from each row alone
 
 
@@ -209,13 +321,13 @@ def test_signs_after_a_history_are_those_of_what_is_left(width: int) -> None:
         signs.remove(gone)
         held = held[~gone]
         assert len(signs) == len(held)
-        assert signs._panels.tobytes() == Signs(rows[held])._panels.tobytes()
+        assert signs.panels.tobytes() == Signs(rows[held]).panels.tobytes()
 
 
 def test_what_is_removed_is_overwritten() -> None:
     for change in (lambda signs: signs.remove(np.arange(20) == 7), lambda signs: signs.clear()):
         signs = Signs(np.ones((20, 384), dtype=np.float32))
-        old = signs._panels
+        old = signs.panels
         change(signs)
         assert not old.any()
         assert len(signs) in (19, 0)
@@ -261,13 +373,14 @@ def test_a_query_is_answered_alike_alone_and_among_others(large: Index) -> None:
 
 def test_the_index_looks_at_few_rows(large: Index, monkeypatch: pytest.MonkeyPatch) -> None:
     looked = []
-    like = Signs.like
 
-    def count(signs: Signs, query: Float32, wanted: int, **options: Any) -> Any:
-        looked.append(len(like(signs, query, wanted, **options)))
-        return like(signs, query, wanted, **options)
+    def count(queries: Float32, rows: Any, k: int, **options: Any) -> Any:
+        for query in queries:
+            found = like_signs(query, options["signs"], len(rows), options["likely"])
+            looked.append(len(found))
+        return nearest_by_signs(queries, rows, k, **options)
 
-    monkeypatch.setattr(Signs, "like", count)
+    monkeypatch.setattr(index, "nearest_by_signs", count)
     large.search(QUERIES, 5)
     assert len(looked) == 40
     assert max(looked) < 1000
