@@ -41,9 +41,9 @@ class Code {
 
 // What the product with a row is likely to be by how far their signs differ.
 //
-// Of normal elements: with a row 1 long, the product is that with its signs, over mean_size and the
-// root of the width, and deviates from it by a normal error (Gao and Long, "RaBitQ", 2024, theorem
-// 3.2).
+// Of a row 1 long whose product with its own signs is that of the query, relative to its length:
+// the product is that of the query with the row's signs over it, and deviates from that by a nearly
+// normal error (Gao and Long, "RaBitQ", 2024, theorem 3.2, who turn the vectors first).
 class Expectation {
   public:
     Expectation(const float* query, std::size_t width)
@@ -55,23 +55,26 @@ class Expectation {
             squares += element * element;
         }
         length_ = std::sqrt(squares);
+        own_ = sizes_ / (length_ * root_);
+        deviation_ = length_ * std::sqrt(std::max(0.0, 1 - own_ * own_));
     }
 
-    // What the product with a row at this distance hardly ever exceeds. A distance counts half of
-    // the query's root mean square (see Query in run_signs.cpp).
+    // What the product with a row at this distance hardly ever exceeds; of a query of zeros NaN,
+    // which is below nothing. A distance counts half of the query's root mean square (see Query in
+    // run_signs.cpp).
     double most(std::uint16_t distance) const {
         const double with_signs = sizes_ - length_ / root_ * distance;
-        return (with_signs + deviations * length_ * off_signs) / (mean_size * root_);
+        return (with_signs + deviations * deviation_) / (own_ * root_);
     }
 
   private:
-    static constexpr double mean_size = 0.7978845608028654;  // sqrt(2 / pi): of a normal element
-    static constexpr double off_signs = 0.6028102749890869;  // sqrt(1 - 2 / pi)
     static constexpr double deviations = 4;
 
     double root_;
     double sizes_ = 0;
     double length_;
+    double own_;  // the query's product with its own signs; 1 at most, 0.8 of normal elements
+    double deviation_;
 };
 
 // In ascending order of distance; those of one distance as they came.

@@ -271,7 +271,8 @@ def nearest_by_signs_reference(
 def _most_expected(query: Float32, distance: int) -> float:
     """What the product with a row 1 long hardly ever exceeds if their signs are so far apart.
 
-    Signs of normal elements tell the product but for a normal error (Gao and Long, "RaBitQ", 2024,
+    If the row's product with its own signs is as the query's with its own, the query's with the
+    row's signs tells the product but for a nearly normal error (Gao and Long, "RaBitQ", 2024,
     theorem 3.2), of which this takes four deviations.
     """
     root = math.sqrt(len(query))
@@ -280,8 +281,12 @@ def _most_expected(query: Float32, distance: int) -> float:
         sizes += abs(element)
         squares += element * element
     length = math.sqrt(squares)
+    if length == 0:
+        return math.nan
+    own = sizes / (length * root)
+    deviation = length * math.sqrt(max(0.0, 1 - own * own))
     with_signs = sizes - length / root * distance
-    return (with_signs + 4 * length * math.sqrt(1 - 2 / math.pi)) / (math.sqrt(2 / math.pi) * root)
+    return (with_signs + 4 * deviation) / (own * root)
 
 
 def _sign_query(query: Float32) -> Bytes:

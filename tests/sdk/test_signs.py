@@ -22,6 +22,7 @@ from procmem.patchsim import (
     panels_of,
     sign_lines,
     sign_panels,
+    top_k,
 )
 from procmem.screen import Screen
 from procmem.signs import MAX_WIDTH, Signs
@@ -115,6 +116,7 @@ def test_every_path_finds_the_rows_of_nearest_by_signs(
     if keep is not None:
         keep[random.integers(count)] = True
     query /= np.linalg.norm(query, axis=1, keepdims=True)
+    query[1, seed % width :] = 0  # few elements, or none
     options = looks_of(rows) | {"likely": k + more, "keep": keep}
     if lies:
         options["codes"] = random.integers(-127, 128, rows.shape, dtype=np.int8)
@@ -284,6 +286,21 @@ def test_no_queries_and_no_kept_rows_give_nothing() -> None:
     one = np.ones((1, 250), np.float32)
     found, similarities = nearest_by_signs(one, ROWS, 3, **looks, likely=20, keep=nobody)
     assert found.shape == similarities.shape == (1, 0)
+
+
+def test_vectors_of_few_elements_are_looked_at_in_spite_of_their_signs() -> None:
+    """Of such vectors signs tell little: what is expected of normal ones would end the look at
+    bytes after the first rows."""
+    random = np.random.default_rng(0)
+    rows = np.maximum(random.standard_normal((4000, 384)) - 1.3, 0)
+    rows[:200] = rows[0] * (random.random((200, 384)) < 0.8)
+    rows = (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float16)
+    query = rows[:1].astype(np.float32)
+    looks = looks_of(rows)
+    like = like_signs(query[0], looks["signs"], 4000, 400)
+    found, _ = nearest_by_signs(query, rows, 20, **looks, likely=400)
+    expected, _ = top_k(query, rows, 20, rows=like)
+    np.testing.assert_array_equal(found, expected)
 
 
 def test_rows_that_do_not_look_it_are_not_looked_at() -> None:
