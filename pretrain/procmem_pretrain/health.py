@@ -73,11 +73,14 @@ class HealthCheck:
         images = torch.cat(drawn).permute(0, 3, 1, 2)[:, :, :side, :side]
         self._images = images.to(device).float().div_(255)
         self._programs = torch.arange(programs, device=device).repeat_interleave(IMAGES_EACH)
-        self._best = 0.0
 
     @torch.no_grad()
-    def look(self, vit: Any) -> Vitals:
+    def look(self, vit: Any, *, best_knn: float = 0.0) -> Vitals:
         """Measures a transformer.
+
+        Args:
+            vit: as `vit.make_vit` makes it.
+            best_knn: what the run had at best, in [0, 1].
 
         Raises:
             Unhealthy: it has collapsed.
@@ -90,11 +93,10 @@ class HealthCheck:
         vitals = Vitals(knn=program_knn(tokens, self._programs), rank=effective_rank(tokens))
         if vitals.rank < LEAST_RANK:
             raise Unhealthy(f"the class tokens span {vitals.rank:.1f} directions: a collapse")
-        if vitals.knn < LEAST_SHARE * self._best:
+        if vitals.knn < LEAST_SHARE * best_knn:
             raise Unhealthy(
-                f"procedural k-NN fell from {self._best:.3f} to {vitals.knn:.3f}: a collapse"
+                f"procedural k-NN fell from {best_knn:.3f} to {vitals.knn:.3f}: a collapse"
             )
-        self._best = max(self._best, vitals.knn)
         return vitals
 
 

@@ -33,10 +33,14 @@ def make_optimizer(objective: nn.Module, config: TrainConfig) -> torch.optim.Ada
 def learning_rate(config: TrainConfig, step: int) -> float:
     """Linear warm-up, then a cosine, or the peak and a linear decay at the end.
 
+    Before a cosine the warm-up goes from 0 to the peak, both included, as in DINO's code.
+
     The latter is the trapezoid of Zhai et al. 2022 ("Scaling Vision Transformers", section 3.5):
     any point before the decay can become the end of a run.
     """
     warmup = round(config.warmup * config.steps)
+    if step < warmup and config.schedule == "cosine":
+        return config.learning_rate * step / max(1, warmup - 1)
     if step < warmup:
         return config.learning_rate * (step + 1) / warmup
     low, high = config.final_learning_rate, config.learning_rate

@@ -258,7 +258,8 @@ class _Run:
         problem = None
         try:
             if self._health is not None:
-                self._vitals = self._health.look(state.vit)
+                self._vitals = self._health.look(state.vit, best_knn=state.best_knn)
+                state.best_knn = max(state.best_knn, self._vitals.knn)
         except Unhealthy as found:
             problem = found
         # The processes must agree, or one would wait for the others for ever.

@@ -33,6 +33,7 @@ class TrainingState:
         optimizer: AdamW.
         step: steps taken.
         rollbacks: how often the run went back to a checkpoint because it had collapsed.
+        best_knn: the best that a look at the run's health found, see `health.Vitals`.
         chain: hashes of the files that the weights descend from.
     """
 
@@ -42,6 +43,7 @@ class TrainingState:
         self.optimizer = make_optimizer(objective, config)
         self.step = 0
         self.rollbacks = 0
+        self.best_knn = 0.0
         self.chain: tuple[tuple[str, str], ...] = ()
 
     @property
@@ -60,6 +62,7 @@ class TrainingState:
         for index, state in self.optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer/{index}/{key}": value for key, value in state.items()}
         tensors["rollbacks"] = torch.tensor(self.rollbacks)
+        tensors["best_knn"] = torch.tensor(self.best_knn)
         width = int(self.vit.embed_dim)
         path = folder / f"step-{self.step:08d}.safetensors"
         checkpoint.save(
@@ -176,6 +179,7 @@ class TrainingState:
                 state.setdefault(int(index), {})[key] = tensor
             self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": state})
             self.rollbacks = int(tensors["rollbacks"])
+            self.best_knn = float(tensors.get("best_knn", 0.0))  # earlier versions did not keep it
         except (RuntimeError, KeyError, ValueError) as error:
             raise CheckpointError(
                 f"{path} is no full checkpoint of this model ({error}); to start from its weights, "

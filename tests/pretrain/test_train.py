@@ -17,7 +17,7 @@ from procmem.errors import CheckpointError, InputError, TrainingError
 from procmem.manifest import manifest_path, read_manifest, write_manifest
 from procmem.preprocess import center_view
 from procmem.provenance import check_model
-from procmem_pretrain import checkpoint
+from procmem_pretrain import checkpoint, health
 from procmem_pretrain.config import RECIPES, TrainConfig, config_from_dict
 from procmem_pretrain.dino import DinoConfig
 from procmem_pretrain.evaluation.methods import checkpoint_methods
@@ -194,9 +194,23 @@ def test_a_collapsed_model_is_found_before_a_checkpoint_is_written(
     state = TrainingState(config, make_objective(config))
     with torch.no_grad():
         state.vit.norm.weight.zero_()
-    health = HealthCheck(config.images, programs=3, renderer="auto", device=torch.device("cpu"))
+    check = HealthCheck(config.images, programs=3, renderer="auto", device=torch.device("cpu"))
     with pytest.raises(Unhealthy, match="collapse"):
-        health.look(state.vit)
+        check.look(state.vit)
+
+
+def test_the_best_of_a_run_is_known_after_a_resumption(
+    tiny_config: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = dataclasses.replace(tiny_config, health_programs=3)
+    with monkeypatch.context() as patch:
+        patch.setattr(health, "program_knn", lambda *_: 0.75)
+        train(config, tmp_path, stop_after=1)
+    assert float(checkpoint.load(checkpoint.latest(tmp_path))[1]["best_knn"]) == 0.75
+    monkeypatch.setattr(health, "program_knn", lambda *_: 0.3)
+    with pytest.raises(TrainingError, match="collapsed for the third time"):
+        train(config, tmp_path)
+    assert checkpoint.latest(tmp_path).name == "step-00000001.safetensors"
 
 
 def test_steps_can_be_changed_before_the_last_decay_and_not_after(
@@ -554,7 +568,10 @@ def test_a_constant_out_of_its_range_is_named(
 def test_the_papers_recipe_is_dino_with_every_constant_of_the_paper() -> None:
     paper = RECIPES["paper"]()
     assert (paper.objective, paper.batch, paper.images.protocol) == ("dino", 512, "paper")
-    assert learning_rate(paper, 25_391) == pytest.approx(1e-3, rel=1e-6)
+    warmup = round(0.1 * paper.steps)  # as numpy.linspace(0, peak, warmup), then cosine
+    assert learning_rate(paper, 0) == 0
+    assert learning_rate(paper, 1) == pytest.approx(1e-3 / (warmup - 1))
+    assert learning_rate(paper, warmup - 1) == learning_rate(paper, warmup) == pytest.approx(1e-3)
     assert learning_rate(paper, paper.steps) == pytest.approx(1e-6)
     assert weight_decay(paper, 0) == pytest.approx(0.04)
     assert weight_decay(paper, paper.steps) == pytest.approx(0.4)

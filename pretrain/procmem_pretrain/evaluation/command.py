@@ -71,28 +71,32 @@ def evaluate(
     if not checkpoints and not baselines:
         raise InputError("nothing to measure; name a --checkpoint, or leave --no-baselines away")
     torch_device(device)
-    results = Results(out)
-    data_sets = list(find_data_sets(data, ignore=ignore))
-    generates = triplets and (not tasks or "2afc" in tasks)
-    if not data_sets and not generates:
-        raise InputError("nothing to measure on; name DATA, or leave --triplets 0 away")
-    methods = [method for path in checkpoints for method in known.methods_of(path, device=device)]
-    if baselines:
-        methods += known.random_methods("vit-tiny", device=device)
-        methods += known.descriptor_methods()
-    check_names(methods)
-    if generates:
-        data_sets.append(generated_triplets(triplets))
-    wanted = list(cells(data_sets, methods, options, tasks=tasks or tuple(TASKS)))
-    with progress_bar("measuring") as progress:
-        run(wanted, results, progress=progress)
-    heading = f"`procmem-pretrain evaluate`, protocol {protocol}, k = {k}, patches at {side} px" + (
-        "." if limit is None else f", at most {limit} images of each part of a set."
-    )
-    (out / "results.md").write_text(results.markdown(TASKS, heading), encoding="utf-8")
-    figures = _figures(data_sets, methods, options, out)
-    click.echo((out / "results.md").read_text(encoding="utf-8"))
-    click.echo(f"wrote {', '.join(['results.md', 'results.json', *figures])} in {out}")
+    with Results(out) as results:
+        data_sets = list(find_data_sets(data, ignore=ignore))
+        generates = triplets and (not tasks or "2afc" in tasks)
+        if not data_sets and not generates:
+            raise InputError("nothing to measure on; name DATA, or leave --triplets 0 away")
+        methods = [
+            method for path in checkpoints for method in known.methods_of(path, device=device)
+        ]
+        if baselines:
+            methods += known.random_methods("vit-tiny", device=device)
+            methods += known.descriptor_methods()
+        check_names(methods)
+        if generates:
+            data_sets.append(generated_triplets(triplets))
+        wanted = list(cells(data_sets, methods, options, tasks=tasks or tuple(TASKS)))
+        with progress_bar("measuring") as progress:
+            run(wanted, results, progress=progress)
+        bound = "" if limit is None else f", at most {limit} images of each part of a set"
+        heading = (
+            f"`procmem-pretrain evaluate`, protocol {protocol}, k = {k}, patches at {side} "
+            f"px{bound}."
+        )
+        (out / "results.md").write_text(results.markdown(TASKS, heading), encoding="utf-8")
+        figures = _figures(data_sets, methods, options, out)
+        click.echo((out / "results.md").read_text(encoding="utf-8"))
+        click.echo(f"wrote {', '.join(['results.md', 'results.json', *figures])} in {out}")
 
 
 def _figures(data_sets: list, methods: list, options: object, out: Path) -> list[str]:  # type: ignore[type-arg]  # imported late

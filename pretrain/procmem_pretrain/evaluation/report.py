@@ -9,8 +9,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from procmem.errors import InputError
+from procmem.errors import InputError, VaultLockedError
 from procmem.image import load_image
+from procmem.lock import WriterLock
 from procmem.manifest import write_bytes_atomically
 from procmem_pretrain.evaluation.datasets import ClassificationSet
 from procmem_pretrain.evaluation.methods import Method
@@ -22,15 +23,42 @@ _FORMAT = "procmem evaluation 1"
 class Results:
     """Cells by key, kept in `results.json`; every new one is written at once.
 
+    Nobody else may write into the folder until it is closed: each would write only its own cells.
+
     Args:
         folder: made if it does not exist.
 
     Raises:
-        InputError: the folder holds another program's results.json.
+        InputError: another process has it open, or it holds another program's results.json.
     """
 
     def __init__(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
+        try:
+            self._lock = WriterLock(folder / "LOCK")
+        except VaultLockedError as error:
+            raise InputError(
+                f"another evaluation writes into {folder}; wait until it has ended, or name "
+                "another --out"
+            ) from error
+        try:
+            self._read(folder)
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Lets others write into the folder."""
+        self._lock.remove()
+        self._lock.release()
+
+    def __enter__(self) -> Results:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def _read(self, folder: Path) -> None:
         self._folder = folder
         self._cells: dict[str, dict[str, object]] = {}
         self._shown: list[str] = []

@@ -10,6 +10,7 @@ from PIL import Image
 
 from procmem_pretrain.cli import main
 from procmem_pretrain.config import TrainConfig
+from procmem_pretrain.evaluation.report import Results
 
 COLORS = {"red": (200, 30, 30), "green": (30, 200, 40), "blue": (30, 40, 220)}
 
@@ -237,3 +238,17 @@ def test_results_of_another_program_are_not_overwritten(data: Path, tmp_path: Pa
     assert result.exit_code == 2
     assert "not of this program" in result.output
     assert (out / "results.json").read_text() == "[1, 2]"
+
+
+def test_one_evaluation_at_a_time_writes_into_a_folder(
+    data: Path, untrained: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    options = [data, "--checkpoint", untrained, "--task", "knn", "--triplets", 0, "--out", out]
+    with Results(out):
+        result = evaluate(*options)
+        assert result.exit_code != 0
+        assert "another evaluation writes into" in result.output
+        assert not (out / "results.json").exists()
+    assert evaluate(*options, "--no-baselines").exit_code == 0
+    assert "LOCK" not in {path.name for path in out.iterdir()}
