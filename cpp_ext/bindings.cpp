@@ -114,9 +114,9 @@ std::string shape_text(const Matrix& matrix) {
     return "(" + std::to_string(matrix.rows) + ", " + std::to_string(matrix.columns) + ")";
 }
 
-void check_widths(const Matrix& queries, const Matrix& memory) {
+void check_widths(const Matrix& queries, const Matrix& memory, const std::string& name = "memory") {
     if (queries.columns != memory.columns) {
-        throw py::value_error("queries have shape " + shape_text(queries) + " and memory " +
+        throw py::value_error("queries have shape " + shape_text(queries) + " and " + name + " " +
                               shape_text(memory) + "; wanted the same width (second number)");
     }
     if (queries.columns == 0) {
@@ -224,7 +224,8 @@ std::size_t checked_threads(py::ssize_t threads) {
     return static_cast<std::size_t>(threads);
 }
 
-void raise_unless_fine(const procmem::Status& status, double scale) {
+void raise_unless_fine(const procmem::Status& status, double scale,
+                       const std::string& memory = "memory") {
     const auto not_finite = [&](const std::string& name) {
         return py::value_error(name + " has a value in row " + std::to_string(status.row) +
                                " that is not finite (NaN or infinity); wanted finite numbers, "
@@ -236,13 +237,13 @@ void raise_unless_fine(const procmem::Status& status, double scale) {
         case procmem::Problem::queries_not_finite:
             throw not_finite("queries");
         case procmem::Problem::memory_not_finite:
-            throw not_finite("memory");
+            throw not_finite(memory);
         case procmem::Problem::values_not_finite:
             throw not_finite("values");
         case procmem::Problem::scales_not_finite:
             throw not_finite("scales");
         case procmem::Problem::similarity_overflow:
-            throw py::value_error("queries and memory are so large (at scale " +
+            throw py::value_error("queries and " + memory + " are so large (at scale " +
                                   std::to_string(scale) +
                                   ") that their dot products can exceed float32's range of 3.4e38; "
                                   "normalize the rows");
@@ -379,29 +380,31 @@ py::array_t<float> mix(const py::object& queries_object, const py::object& memor
     return mixed;
 }
 
-procmem::SignPanels checked_panels(const py::object& object, py::ssize_t count) {
+procmem::SignPanels checked_panels(const py::object& object, const std::string& name,
+                                   py::ssize_t count) {
     if (!py::isinstance<py::array>(object)) {
-        throw py::type_error("memory is a " + type_name(object) +
+        throw py::type_error(name + " is a " + type_name(object) +
                              ", wanted a 3-D uint8 numpy.ndarray");
     }
     const auto memory = py::reinterpret_borrow<py::array>(object);
     if (!holds(memory, 'u', sizeof(std::uint8_t)) || memory.ndim() != 3 ||
         static_cast<std::size_t>(memory.shape(2)) != procmem::sign_rows ||
         (memory.flags() & py::array::c_style) == 0) {
-        throw py::value_error("memory is " + py::cast<std::string>(py::str(memory.dtype())) +
+        throw py::value_error(name + " is " + py::cast<std::string>(py::str(memory.dtype())) +
                               " of shape " + shape_of(memory) +
                               ", wanted uint8 of shape (panels, bytes, 64), C-contiguous");
     }
     const auto bytes = static_cast<std::size_t>(memory.shape(1));
     if (bytes < 1 || bytes > procmem::most_sign_bytes) {
-        throw py::value_error("memory has shape " + shape_of(memory) + ", wanted 1 to " +
+        throw py::value_error(name + " has shape " + shape_of(memory) + ", wanted 1 to " +
                               std::to_string(procmem::most_sign_bytes) + " bytes");
     }
     if (count < 0 ||
         (static_cast<std::size_t>(count) + procmem::sign_rows - 1) / procmem::sign_rows !=
             static_cast<std::size_t>(memory.shape(0))) {
-        throw py::value_error("count is " + std::to_string(count) + " and memory has shape " +
-                              shape_of(memory) + "; wanted one panel for every 64 rows");
+        throw py::value_error("there are " + std::to_string(count) + " rows and " + name +
+                              " has shape " + shape_of(memory) +
+                              "; wanted one panel for every 64 rows");
     }
     return {static_cast<const std::uint8_t*>(memory.data()), static_cast<std::size_t>(count),
             bytes};
@@ -411,7 +414,7 @@ py::array_t<std::int64_t> like_signs(const py::object& query_object,
                                      const py::object& memory_object, py::ssize_t count,
                                      py::ssize_t wanted, py::ssize_t threads,
                                      const py::object& keep_object, const std::string& isa) {
-    const procmem::SignPanels memory = checked_panels(memory_object, count);
+    const procmem::SignPanels memory = checked_panels(memory_object, "memory", count);
     const auto* query = checked_line<float>(query_object, "query", "float32", 0, true);
     const auto width = static_cast<std::size_t>(py::len(query_object));
     if ((width + 7) / 8 != memory.bytes) {
@@ -464,9 +467,9 @@ py::tuple nearest_by_signs(const py::object& queries_object, const py::object& r
                            const py::object& keep_object, const std::string& isa) {
     const Matrix queries = checked(queries_object, "queries", {Element::float32});
     const Matrix rows = checked(rows_object, "rows", {Element::float16});
-    check_widths(queries, rows);
+    check_widths(queries, rows, "rows");
     const procmem::SignPanels signs =
-        checked_panels(signs_object, static_cast<py::ssize_t>(rows.rows));
+        checked_panels(signs_object, "signs", static_cast<py::ssize_t>(rows.rows));
     if ((rows.columns + 7) / 8 != signs.bytes) {
         throw py::value_error("rows have shape " + shape_text(rows) + ", and their signs " +
                               std::to_string(signs.bytes) +
@@ -502,7 +505,7 @@ py::tuple nearest_by_signs(const py::object& queries_object, const py::object& r
                                                static_cast<std::size_t>(likely), found,
                                                thread_count, index_data, similarity_data);
         }
-        raise_unless_fine(status, 1.0);
+        raise_unless_fine(status, 1.0, "rows");
     }
     return py::make_tuple(indices, similarities);
 }
