@@ -2,6 +2,7 @@
 // bytes of those whose signs are like the query's, at the rows themselves of the nearest by bytes.
 
 #include <cmath>
+#include <new>
 #include <numeric>
 
 #include "blocks.hpp"
@@ -127,34 +128,67 @@ std::vector<std::int64_t> nearest_by_bytes(const Int8Kernels& kernels, const Cod
     return found;
 }
 
+// The answer to one query.
+Status nearest_of_one(const Paths& paths, Rows<float> query, const Looks& memory, const bool* keep,
+                      std::size_t likely, std::size_t k, std::size_t threads, Code& code,
+                      std::int64_t* indices, float* similarities) {
+    if (!is_finite(query.data, query.columns)) {
+        return {Problem::queries_not_finite, 0};
+    }
+    const std::vector<LikeRow> like =
+        like_signs(paths.signs, memory.signs, query.data, query.columns, keep, likely, threads);
+    code.take(query.data, memory.unit);
+    const std::vector<std::int64_t> near =
+        nearest_by_bytes(paths.int8, code, Expectation(query.data, query.columns), memory.codes,
+                         memory.unit, like, std::min(closer_rows(k), like.size()));
+    for (const std::int64_t row : near) {
+        if (memory.scales != nullptr && !std::isfinite(memory.scales[row])) {
+            return {Problem::scales_not_finite, static_cast<std::size_t>(row)};
+        }
+    }
+    return topk(paths.floats, query, memory.rows, memory.scales,
+                Selection(near.data(), near.size()), k, 1, indices, similarities);
+}
+
 }  // namespace
 
 Status nearest_by_signs(const Paths& paths, Rows<float> queries, const Looks& memory,
                         const bool* keep, std::size_t likely, std::size_t k, std::size_t threads,
                         std::int64_t* indices, float* similarities) {
     const std::size_t width = queries.columns;
-    Code code(paths.int8, width);
+    const double bytes = static_cast<double>(memory.rows.rows) *
+                         static_cast<double>(memory.signs.bytes * queries.rows);
+    const std::size_t team = usable_threads(threads, queries.rows, bytes);
+    std::vector<Status> ends(queries.rows, Status{Problem::none, 0});
+    std::atomic<std::size_t> next_query{0};
+    std::atomic<bool> is_out_of_memory{false};
+    run_on(team, [&](std::size_t) {
+        try {
+            Code code(paths.int8, width);
+            for (;;) {
+                const std::size_t query = next_query.fetch_add(1);
+                if (query >= queries.rows) {
+                    break;
+                }
+                // Alone a query has all threads, among others one.
+                ends[query] =
+                    nearest_of_one(paths, Rows<float>{queries.data + query * width, 1, width},
+                                   memory, keep, likely, k, team > 1 ? 1 : threads, code,
+                                   indices + query * k, similarities + query * k);
+            }
+        } catch (const std::bad_alloc&) {  // would end the process if it left a thread
+            is_out_of_memory = true;
+        }
+    });
+    if (is_out_of_memory) {
+        throw std::bad_alloc();
+    }
     for (std::size_t query = 0; query < queries.rows; ++query) {
-        const float* own = queries.data + query * width;
-        if (!is_finite(own, width)) {
+        if (ends[query].problem == Problem::queries_not_finite) {
             return {Problem::queries_not_finite, query};
         }
-        const std::vector<LikeRow> like =
-            like_signs(paths.signs, memory.signs, own, width, keep, likely, threads);
-        code.take(own, memory.unit);
-        const std::vector<std::int64_t> near =
-            nearest_by_bytes(paths.int8, code, Expectation(own, width), memory.codes, memory.unit,
-                             like, std::min(closer_rows(k), like.size()));
-        for (const std::int64_t row : near) {
-            if (memory.scales != nullptr && !std::isfinite(memory.scales[row])) {
-                return {Problem::scales_not_finite, static_cast<std::size_t>(row)};
-            }
-        }
-        const Status status = topk(paths.floats, Rows<float>{own, 1, width}, memory.rows,
-                                   memory.scales, Selection(near.data(), near.size()), k, 1,
-                                   indices + query * k, similarities + query * k);
-        if (status.problem != Problem::none) {
-            return status;
+        if (ends[query].problem != Problem::none) {
+            return ends[query];
         }
     }
     return {Problem::none, 0};

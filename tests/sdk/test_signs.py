@@ -288,6 +288,20 @@ def test_no_queries_and_no_kept_rows_give_nothing() -> None:
     assert found.shape == similarities.shape == (1, 0)
 
 
+def test_threads_that_share_queries_do_not_show() -> None:
+    random = np.random.default_rng(0)
+    rows = vectors_of(np.arange(3000))
+    queries = vectors_of(random.integers(0, 10**9, 400)).astype(np.float32)
+    looks = looks_of(rows)
+    alone = nearest_by_signs(queries, rows, 5, **looks, likely=200, threads=1)
+    for threads in (0, 2, 3, 16):
+        among = nearest_by_signs(queries, rows, 5, **looks, likely=200, threads=threads)
+        assert [part.tobytes() for part in among] == [part.tobytes() for part in alone]
+    queries[301] = np.nan
+    with pytest.raises(InputError, match="queries has a value in row 301"):
+        nearest_by_signs(queries, rows, 5, **looks, likely=200, threads=3)
+
+
 def test_vectors_of_few_elements_are_looked_at_in_spite_of_their_signs() -> None:
     """Of such vectors signs tell little: what is expected of normal ones would end the look at
     bytes after the first rows."""
