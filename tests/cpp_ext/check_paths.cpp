@@ -140,6 +140,52 @@ void check_signs(const std::string& isa, std::size_t n, std::size_t bytes, const
     require(found == expected, "like_signs", 1, n, bytes);
 }
 
+// Rows of small numbers, which bytes hold exactly: all three looks at them find the nearest.
+void check_nearest(const std::string& isa, const std::vector<float>& queries,
+                   const std::vector<float>& memory, const bool* keep, const Nearest& wanted,
+                   std::size_t q, std::size_t n, std::size_t d, std::size_t k,
+                   std::size_t threads) {
+    const float unit = 1.0f / 64;  // rows are about 1 long then
+    std::vector<float> asked(q * d);
+    std::vector<Half> halves(n * d);
+    std::vector<std::int8_t> codes(n * d);
+    std::vector<float> scales(n, unit);
+    const std::size_t bytes = (d + 7) / 8;
+    const std::size_t panels = (n + procmem::sign_rows - 1) / procmem::sign_rows;
+    std::vector<std::uint8_t> signs(panels * bytes * procmem::sign_rows);
+    for (std::size_t i = 0; i < q * d; ++i) {
+        asked[i] = queries[i] * unit;
+    }
+    for (std::size_t i = 0; i < n * d; ++i) {
+        halves[i] = to_half(static_cast<int>(memory[i]));
+        codes[i] = static_cast<std::int8_t>(memory[i]);
+        const std::size_t row = i / d;
+        const std::size_t panel = row / procmem::sign_rows;
+        const std::size_t at =
+            (panel * bytes + i % d / 8) * procmem::sign_rows + row % procmem::sign_rows;
+        const unsigned bit = memory[i] > 0 ? 1u << (i % d % 8) : 0u;
+        signs[at] = static_cast<std::uint8_t>(signs[at] | bit);
+    }
+    std::vector<std::int64_t> indices(q * k);
+    std::vector<float> similarities(q * k);
+    const procmem::Status status =
+        procmem::nearest_by_signs({procmem::choose_kernels(isa), procmem::choose_int8_kernels(isa),
+                                   procmem::choose_sign_kernels(isa)},
+                                  {asked.data(), q, d},
+                                  {{signs.data(), n, bytes},
+                                   {codes.data(), n, d},
+                                   unit,
+                                   {halves.data(), n, d},
+                                   scales.data()},
+                                  keep, n, k, threads, indices.data(), similarities.data());
+    require(status.problem == procmem::Problem::none, "status of nearest_by_signs", q, n, d);
+    require(indices == wanted.indices, "nearest_by_signs", q, n, d);
+    for (std::size_t i = 0; i < q * k; ++i) {
+        const float product = static_cast<float>(wanted.similarities[i]) * unit * unit;
+        require(similarities[i] == product, "similarity by signs", q, n, d);
+    }
+}
+
 void check(const std::string& isa, std::size_t q, std::size_t n, std::size_t d, double share) {
     const procmem::Kernels& kernels = procmem::choose_kernels(isa);
     std::vector<unsigned char> flags(n);
@@ -199,6 +245,7 @@ void check(const std::string& isa, std::size_t q, std::size_t n, std::size_t d, 
                       similarities.data());
         require(indices == wanted.indices, "topk of listed rows", q, n, d);
     }
+    check_nearest(isa, queries, memory, keep, wanted, q, n, d, k, threads);
     check_signs(isa, n, d, keep, static_cast<std::size_t>(between(1, 40)), threads);
 
     const auto v = static_cast<std::size_t>(between(1, 20));
