@@ -106,13 +106,19 @@ def load(path: Path) -> tuple[Manifest, dict[str, Tensor]]:
         raise CheckpointError(f"cannot load {path}: {error}") from error
 
 
-def latest(folder: Path) -> Path | None:
-    """The newest complete checkpoint of a run's folder, or None.
+def complete(folder: Path) -> list[Path]:
+    """The checkpoints of a run's folder, newest first.
 
     A file without a manifest is the rest of an interrupted write and is passed over.
     """
-    complete = [p for p in folder.glob("step-*.safetensors") if manifest_path(p).is_file()]
-    return max(complete, default=None, key=lambda p: p.name)
+    found = [p for p in folder.glob("step-*.safetensors") if manifest_path(p).is_file()]
+    return sorted(found, key=lambda p: p.name, reverse=True)
+
+
+def without_manifest(folder: Path) -> list[Path]:
+    """Weights of a run's folder that have no manifest beside them, latest first."""
+    found = [p for p in folder.glob("step-*.safetensors") if not manifest_path(p).is_file()]
+    return sorted(found, key=lambda p: p.name, reverse=True)
 
 
 def check_no_orphan(folder: Path) -> None:
@@ -121,7 +127,7 @@ def check_no_orphan(folder: Path) -> None:
     Alone are those of the first step if its writing was interrupted; later ones never are, unless
     somebody took their manifest.
     """
-    for path in sorted(folder.glob("step-*.safetensors")):
+    for path in without_manifest(folder):
         if path.stem.removeprefix("step-").strip("0"):
             raise CheckpointError(
                 f"{path} has no manifest beside it, {manifest_path(path).name}, without which the "
@@ -129,15 +135,21 @@ def check_no_orphan(folder: Path) -> None:
             )
 
 
-def remove_older(folder: Path, newest: Path) -> None:
-    """Deletes all checkpoints of a run but the newest, and those that a kill left half-written.
+def remove_older(folder: Path, newest: Path, before: Path | None) -> None:
+    """Deletes all earlier checkpoints of a run but one, and those that a kill left half-written.
 
     Only for the process that has the folder to itself.
+
+    Args:
+        folder: of the run.
+        newest: the checkpoint that was just written.
+        before: the one that was written or read before it, which stays: what a run can go on from
+            if the newest is damaged.
     """
     for rest in folder.glob(".step-*.tmp"):  # `write_bytes_atomically` calls them so
         rest.unlink(missing_ok=True)
     for path in folder.glob("step-*.safetensors"):
-        if path.name < newest.name:
+        if path.name < newest.name and path != before:
             # The manifest goes first: without it the weights do not count as a checkpoint.
             manifest_path(path).unlink(missing_ok=True)
             path.unlink(missing_ok=True)

@@ -7,6 +7,7 @@ is no generator's state to keep. Used by `train.py`; the files are those of `che
 from __future__ import annotations
 
 import dataclasses
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +16,15 @@ from torch import Tensor, nn
 
 from procmem.errors import CheckpointError, InputError, TrainingError
 from procmem.manifest import Manifest, manifest_path
-from procmem_pretrain import checkpoint
+from procmem_pretrain import checkpoint, distributed
 from procmem_pretrain.config import TrainConfig, with_added_fields
 from procmem_pretrain.jobs import program_set
 from procmem_pretrain.optimization import make_optimizer
 from procmem_pretrain.vit import count_registers, with_registers
 
 _TEACHER = "teacher.vit."
+
+_log = logging.getLogger(__name__)
 
 
 class TrainingState:
@@ -45,6 +48,7 @@ class TrainingState:
         self.rollbacks = 0
         self.best_knn = 0.0
         self.chain: tuple[tuple[str, str], ...] = ()
+        self._checkpoint: Path | None = None  # the last that was written or read
 
     @property
     def vit(self) -> Any:
@@ -52,7 +56,7 @@ class TrainingState:
         return self.objective.teacher.vit  # type: ignore[union-attr]  # an `Objective`
 
     def save(self, folder: Path) -> Path:
-        """Writes a full checkpoint, and then deletes the older ones."""
+        """Writes a full checkpoint, and then deletes older ones: the last before it stays."""
         tensors = {
             f"teacher/{name.removeprefix(_TEACHER)}"
             if name.startswith(_TEACHER)
@@ -75,31 +79,51 @@ class TrainingState:
             patch_dim=width,
             chain=self.chain,
         )
-        checkpoint.remove_older(folder, path)
+        if path != self._checkpoint:  # else nothing was learned since
+            checkpoint.remove_older(folder, path, self._checkpoint)
+            self._checkpoint = path
         return path
 
     def resume(self, folder: Path) -> bool:
         """Takes up the newest checkpoint of a folder; False if there is none.
 
-        The number of steps may differ from the checkpoint's before either's last decay begins.
+        If it is damaged, the one before it, with a warning. The number of steps may differ from
+        the checkpoint's before either's last decay begins.
 
         Raises:
-            CheckpointError: it is damaged, or not a full checkpoint of this model.
+            CheckpointError: all are damaged, or not full checkpoints of this model.
             TrainingError: it belongs to another configuration, or was trained on other programs.
         """
-        path = checkpoint.latest(folder)
-        if path is None:
+        paths = checkpoint.complete(folder)
+        if not paths:
             checkpoint.check_no_orphan(folder)
             return False
-        try:
-            manifest, tensors = checkpoint.load(path)
-        except CheckpointError as error:
+        problems: list[CheckpointError] = []
+        for path in paths:
+            try:
+                manifest, tensors = checkpoint.load(path)
+                break
+            except CheckpointError as error:
+                problems.append(error)
+        else:
+            newest = paths[0]
             raise CheckpointError(
-                f"the run in {folder} cannot go on from its newest checkpoint ({error}); bring "
-                f"{path.name} and {manifest_path(path).name} back from a copy, or name a new folder"
-            ) from error
+                f"the run in {folder} cannot go on from its newest checkpoint ({problems[0]}), nor "
+                f"from an earlier one; bring {newest.name} and {manifest_path(newest).name} back "
+                "from a copy, or name a new folder"
+            ) from problems[0]
         self._check_same_run(folder, manifest)
         self._load(path, manifest, tensors)
+        self._checkpoint = path
+        lost = [str(problem) for problem in problems]
+        for other in checkpoint.without_manifest(folder):
+            if other.name > path.name:
+                lost.append(
+                    f"{other} has no manifest beside it, as after a kill while it was written"
+                )
+        if distributed.rank() == 0:
+            for problem in lost:
+                _log.warning("%s; the run goes on from step %d", problem, self.step)
         return True
 
     def check_began_with(self, start: Path) -> None:

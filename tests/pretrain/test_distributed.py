@@ -37,7 +37,7 @@ def run(folder: Path, objective: str, *, processes: int) -> dict[str, torch.Tens
         timeout=300,
     )
     assert "FutureWarning" not in ran.stderr, "every process would tell its user"
-    newest = checkpoint.latest(folder)
+    newest = checkpoint.complete(folder)[0]
     assert newest is not None
     return checkpoint.load(newest)[1]
 
@@ -74,7 +74,7 @@ def test_a_process_that_is_late_begins_with_the_others(tmp_path: Path) -> None:
         capture_output=True,
         timeout=120,
     )
-    assert checkpoint.latest(tmp_path / "run") is not None
+    assert checkpoint.complete(tmp_path / "run")
 
 
 def test_processes_that_see_different_folders_are_told(

@@ -91,7 +91,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one_to_the_bit(
     train(tiny_config, whole)
     for stop in (2, 4, None):
         train(tiny_config, parts, stop_after=stop)
-    a, b = (checkpoint.load(checkpoint.latest(folder))[1] for folder in (whole, parts))
+    a, b = (checkpoint.load(checkpoint.complete(folder)[0])[1] for folder in (whole, parts))
     assert a.keys() == b.keys()
     assert all(torch.equal(a[name], b[name]) for name in a)
 
@@ -181,7 +181,7 @@ def test_a_run_that_diverges_goes_back_and_on_with_half_the_rate(
     usual = learning_rate(tiny_config, 5)
     assert lines[-1].step == 6
     assert lines[-1].learning_rate == pytest.approx(usual / 2)
-    weights = checkpoint.load(checkpoint.latest(tmp_path))[1]
+    weights = checkpoint.load(checkpoint.complete(tmp_path)[0])[1]
     assert all(torch.isfinite(tensor).all() for tensor in weights.values())
 
 
@@ -206,11 +206,11 @@ def test_the_best_of_a_run_is_known_after_a_resumption(
     with monkeypatch.context() as patch:
         patch.setattr(health, "program_knn", lambda *_: 0.75)
         train(config, tmp_path, stop_after=1)
-    assert float(checkpoint.load(checkpoint.latest(tmp_path))[1]["best_knn"]) == 0.75
+    assert float(checkpoint.load(checkpoint.complete(tmp_path)[0])[1]["best_knn"]) == 0.75
     monkeypatch.setattr(health, "program_knn", lambda *_: 0.3)
     with pytest.raises(TrainingError, match="collapsed for the third time"):
         train(config, tmp_path)
-    assert checkpoint.latest(tmp_path).name == "step-00000001.safetensors"
+    assert checkpoint.complete(tmp_path)[0].name == "step-00000001.safetensors"
 
 
 def test_steps_can_be_changed_before_the_last_decay_and_not_after(
@@ -220,7 +220,7 @@ def test_steps_can_be_changed_before_the_last_decay_and_not_after(
     train(config, tmp_path, stop_after=3)
     longer = dataclasses.replace(config, steps=10)
     train(longer, tmp_path, stop_after=6)
-    assert config_from_dict(checkpoint.load(checkpoint.latest(tmp_path))[0].config) == longer
+    assert config_from_dict(checkpoint.load(checkpoint.complete(tmp_path)[0])[0].config) == longer
     with pytest.raises(TrainingError, match="steps: 10 -> 12"):
         train(dataclasses.replace(config, steps=12), tmp_path)
 
@@ -258,7 +258,7 @@ def test_a_run_with_registers_trains_resumes_and_is_evaluated(
     path = train(config, whole)
     train(config, parts, stop_after=1)
     train(config, parts)
-    a, b = (checkpoint.load(checkpoint.latest(folder))[1] for folder in (whole, parts))
+    a, b = (checkpoint.load(checkpoint.complete(folder)[0])[1] for folder in (whole, parts))
     assert all(torch.equal(a[name], b[name]) for name in a)
     start = make_vit("vit-tiny", root_seed=config.root_seed, registers=2).state_dict()
     assert start["reg_token"].shape == (1, 2, 192)
@@ -373,13 +373,44 @@ def test_a_run_from_before_registers_goes_on_without_them(
         train(dataclasses.replace(tiny_config, registers=1), tmp_path)
 
 
-def test_a_checkpoint_with_a_flipped_byte_is_refused(
-    tiny_config: TrainConfig, tmp_path: Path
-) -> None:
-    path = train(tiny_config, tmp_path, stop_after=1)
+def flip_a_byte(path: Path) -> None:
     data = bytearray(path.read_bytes())
     data[len(data) // 2] ^= 1
     path.write_bytes(data)
+
+
+def test_a_run_whose_newest_checkpoint_is_damaged_goes_on_from_the_one_before(
+    tiny_config: TrainConfig, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    train(tiny_config, whole)
+    for steps in (1, 2, 4):
+        newest = train(tiny_config, parts, stop_after=steps)
+    assert [path.name for path in checkpoint.complete(parts)] == [
+        "step-00000004.safetensors", "step-00000002.safetensors",
+    ]  # fmt: skip
+    flip_a_byte(newest)
+    caplog.clear()
+    train(tiny_config, parts, stop_after=3)
+    assert "SHA-256" in caplog.text
+    assert "the run goes on from step 2" in caplog.text
+    train(tiny_config, parts, stop_after=5)  # the damaged one is still the newest
+    assert "the run goes on from step 3" in caplog.text
+    train(tiny_config, parts)
+    a, b = (checkpoint.load(checkpoint.complete(folder)[0])[1] for folder in (whole, parts))
+    assert all(torch.equal(a[name], b[name]) for name in a)
+    left = {path.name for path in parts.glob("step-*")}
+    assert left == {
+        f"step-0000000{step}.{kind}" for step in (5, 6) for kind in ("safetensors", "json")
+    }
+
+
+def test_a_run_whose_checkpoints_are_all_damaged_is_refused(
+    tiny_config: TrainConfig, tmp_path: Path
+) -> None:
+    path = train(tiny_config, tmp_path, stop_after=1)
+    flip_a_byte(path)
+    flip_a_byte(tmp_path / "step-00000000.safetensors")
     with pytest.raises(
         CheckpointError, match=r"(?s)cannot go on.*SHA-256.*bring step-00000001\.safetensors and "
     ):
@@ -419,18 +450,23 @@ def test_weights_without_a_manifest_are_the_rest_of_an_interrupted_write(
 ) -> None:
     path = train(tiny_config, tmp_path, stop_after=1)
     (tmp_path / "step-00000009.safetensors").write_bytes(b"half")
-    assert checkpoint.latest(tmp_path) == path
+    assert checkpoint.complete(tmp_path)[0] == path
 
 
-def test_weights_that_lost_their_manifest_are_not_begun_anew_over(
-    tiny_config: TrainConfig, tmp_path: Path
+def test_weights_that_lost_their_manifest_are_told(
+    tiny_config: TrainConfig, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     path = train(tiny_config, tmp_path, stop_after=2)
     manifest_path(path).rename(tmp_path / "elsewhere")
-    with pytest.raises(CheckpointError, match=r"has no manifest beside it, step-00000002\.json"):
-        train(tiny_config, tmp_path)
+    train(tiny_config, tmp_path, stop_after=1)
+    assert "step-00000002.safetensors has no manifest beside it" in caplog.text
+    assert "the run goes on from step 0" in caplog.text
     (tmp_path / "elsewhere").rename(manifest_path(path))
     assert train(tiny_config, tmp_path, stop_after=3).name == "step-00000003.safetensors"
+    for file in tmp_path.glob("step-*.json"):
+        file.unlink()
+    with pytest.raises(CheckpointError, match=r"has no manifest beside it, step-00000003\.json"):
+        train(tiny_config, tmp_path)
 
 
 def test_two_runs_in_one_folder_do_not_delete_each_others_checkpoints(
@@ -446,8 +482,9 @@ def test_two_runs_in_one_folder_do_not_delete_each_others_checkpoints(
 
     train(tiny_config, tmp_path, stop_after=2, report=another)
     assert tried
-    assert not first.exists()
+    assert first.exists()
     train(tiny_config, tmp_path, stop_after=3)
+    assert not first.exists()
 
 
 def test_a_run_does_not_go_on_with_other_programs(
@@ -473,11 +510,14 @@ def test_a_finished_run_is_followed_back_to_its_training_state(
     assert [step for step in report.steps if step.outcome == "failed"] == []
 
 
-def test_a_newer_checkpoint_replaces_the_older(tiny_config: TrainConfig, tmp_path: Path) -> None:
-    for stop in (1, 2):
+def test_a_newer_checkpoint_replaces_all_but_the_one_before(
+    tiny_config: TrainConfig, tmp_path: Path
+) -> None:
+    for stop in (1, 2, 3, 3):  # the last has nothing to do
         path = train(tiny_config, tmp_path, stop_after=stop)
-    assert list(tmp_path.glob("*.safetensors")) == [path]
-    assert manifest_path(path).is_file()
+    before = tmp_path / "step-00000002.safetensors"
+    assert sorted(tmp_path.glob("step-*.safetensors")) == [before, path]
+    assert sorted(tmp_path.glob("step-*.json")) == [manifest_path(before), manifest_path(path)]
 
 
 def test_the_configuration_survives_the_manifest(tiny_config: TrainConfig, tmp_path: Path) -> None:
