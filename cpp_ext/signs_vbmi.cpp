@@ -1,8 +1,9 @@
-// The AVX-512 VBMI path for signs: vpermb looks six of them up for 64 rows at once.
+// The AVX-512 VBMI path for signs: vpermb looks six of them up for 64 rows at once. Memory is not
+// asked for ahead as in the other paths: tried on Zen 4, that took a third longer when no cache
+// held the rows.
 
 #include <immintrin.h>
 
-#include "prefetch.hpp"
 #include "signs_write.hpp"
 
 namespace procmem {
@@ -13,9 +14,6 @@ constexpr std::size_t trio =
 constexpr std::size_t tables_of_trio = trio + 1;
 constexpr std::size_t entries = 64;
 constexpr std::size_t trio_entries = tables_of_trio * entries;
-
-// Nearer than the other paths, which take longer for what stands between.
-constexpr std::size_t half_a_page = bytes_ahead / 2;
 
 // Bytes in whole trios whose entries a byte can add up.
 constexpr std::size_t in_trios_at_once = bytes_at_once / trio * trio;
@@ -87,7 +85,6 @@ void compare(const SignBlock& block) noexcept {
                     rows[i] = _mm512_setzero_si512();
                     if (byte + i < end) {
                         rows[i] = _mm512_loadu_si512(signs);
-                        fetch(signs, half_a_page);
                         signs += sign_rows;
                     }
                 }
