@@ -201,6 +201,20 @@ def test_a_thousand_images_killed_half_way_and_resumed(
             assert found[source][1] == embedder.embed(source).cls[0].astype(np.float16).tobytes()
 
 
+def test_what_a_kill_in_a_write_leaves_is_no_part(tmp_path: Path, model: Path) -> None:
+    photos, out = tmp_path / "photos", tmp_path / "out"
+    paint(photos, 30)
+    assert subprocess.run(command(photos, out, model), check=False).returncode == 0
+    whole = everything(out)
+    for file in [*out.glob("embeddings/*"), *out.glob("plan/*")]:
+        file.with_name(f".{file.name}.4711.tmp").write_bytes(b"half")
+    assert everything(out) == whole
+    again = subprocess.run(
+        [*command(photos, out, model), "--json"], capture_output=True, check=True
+    )
+    assert json.loads(again.stdout)["new"] == 0
+
+
 def test_a_worker_that_is_killed_costs_nothing(
     tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

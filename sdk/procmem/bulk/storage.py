@@ -92,10 +92,17 @@ class Storage:
         return data
 
     def names(self, folder: str) -> list[str]:
-        """Names of the files in a subfolder, sorted; none if there is no such folder."""
+        """Names of the files in a subfolder, sorted; none if there is no such folder.
+
+        Those that begin with a dot are passed over: a kill in the middle of `write` leaves them.
+        """
         selector = arrow_fs.FileSelector(f"{self._root}/{folder}", allow_not_found=True)
         entries = self._files.get_file_info(selector)
-        return sorted(e.base_name for e in entries if e.type == arrow_fs.FileType.File)
+        return sorted(
+            entry.base_name
+            for entry in entries
+            if entry.type == arrow_fs.FileType.File and not entry.base_name.startswith(".")
+        )
 
     def read(self, name: str) -> bytes | None:
         """The bytes of a file below, or None if there is none. Raises OSError."""
