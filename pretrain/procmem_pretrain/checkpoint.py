@@ -111,14 +111,16 @@ def complete(folder: Path) -> list[Path]:
 
     A file without a manifest is the rest of an interrupted write and is passed over.
     """
-    found = [p for p in folder.glob("step-*.safetensors") if manifest_path(p).is_file()]
-    return sorted(found, key=lambda p: p.name, reverse=True)
+    return [path for path in _weights(folder) if manifest_path(path).is_file()]
 
 
 def without_manifest(folder: Path) -> list[Path]:
     """Weights of a run's folder that have no manifest beside them, latest first."""
-    found = [p for p in folder.glob("step-*.safetensors") if not manifest_path(p).is_file()]
-    return sorted(found, key=lambda p: p.name, reverse=True)
+    return [path for path in _weights(folder) if not manifest_path(path).is_file()]
+
+
+def _weights(folder: Path) -> list[Path]:
+    return sorted(folder.glob("step-*.safetensors"), reverse=True)
 
 
 def check_no_orphan(folder: Path) -> None:

@@ -33,9 +33,8 @@ def make_optimizer(objective: nn.Module, config: TrainConfig) -> torch.optim.Ada
 def learning_rate(config: TrainConfig, step: int) -> float:
     """Linear warm-up, then a cosine, or the peak and a linear decay at the end.
 
-    Before a cosine the warm-up goes from 0 to the peak, both included, as in DINO's code.
-
-    The latter is the trapezoid of Zhai et al. 2022 ("Scaling Vision Transformers", section 3.5):
+    Before a cosine the warm-up goes from 0 to the peak, both included, as in DINO's code. A decay
+    at the end is the trapezoid of Zhai et al. 2022 ("Scaling Vision Transformers", section 3.5):
     any point before the decay can become the end of a run.
     """
     warmup = round(config.warmup * config.steps)
