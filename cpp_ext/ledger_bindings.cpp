@@ -1,4 +1,5 @@
-// procmem._ledger: takes rows as sqlite3 gives them, calls ledger_items.hpp without the interpreter.
+// procmem._ledger: takes rows as sqlite3 gives them, calls ledger_items.hpp without the
+// interpreter.
 
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
@@ -8,35 +9,13 @@
 #include <vector>
 
 #include "ledger_items.hpp"
+#include "rows_from_python.hpp"
 
 namespace py = pybind11;
 
 namespace {
 
 constexpr py::ssize_t columns = 6;  // id, vector, label, source, added_seconds, checksum
-
-bool take_number(PyObject* object, std::int64_t& number) {
-    if (!PyLong_CheckExact(object)) {
-        return false;
-    }
-    int overflow = 0;
-    number = PyLong_AsLongLongAndOverflow(object, &overflow);
-    return overflow == 0;
-}
-
-bool take_bytes(PyObject* object, procmem::Bytes& bytes) {
-    if (!PyBytes_CheckExact(object)) {
-        return false;
-    }
-    bytes = {reinterpret_cast<const unsigned char*>(PyBytes_AS_STRING(object)),
-             static_cast<std::size_t>(PyBytes_GET_SIZE(object))};
-    return true;
-}
-
-bool take_text(PyObject* object, procmem::Bytes& bytes) {
-    bytes = {nullptr, 0};
-    return object == Py_None || take_bytes(object, bytes);
-}
 
 // False if a value is of another type than a sound row has. `row` borrows from `object`.
 bool take_row(PyObject* object, procmem::ItemRow& row) {
@@ -78,10 +57,25 @@ struct Held {
     bool sound = true;
 };
 
-bool check_items(const py::list& rows, std::size_t threads) {
+std::uint64_t sum_of_checksums(const std::vector<procmem::ItemRow>& rows) {
+    std::uint64_t sum = 0;
+    for (const procmem::ItemRow& row : rows) {
+        sum += static_cast<std::uint64_t>(row.checksum);
+    }
+    return sum;
+}
+
+py::object check_items(const py::list& rows, std::size_t threads) {
     const Held held(rows);
-    py::gil_scoped_release release;
-    return held.sound && procmem::check_items(held.rows, threads);
+    bool right = held.sound;
+    if (right) {
+        py::gil_scoped_release release;
+        right = procmem::check_items(held.rows, threads);
+    }
+    if (!right) {
+        return py::none();
+    }
+    return py::int_(sum_of_checksums(held.rows));
 }
 
 py::object take_items(const py::list& rows_object, const py::array& vectors_object,
@@ -103,15 +97,13 @@ py::object take_items(const py::list& rows_object, const py::array& vectors_obje
     py::array_t<std::int64_t> seconds(static_cast<py::ssize_t>(rows.size()));
     py::list labels(rows.size());
     py::list sources(rows.size());
-    std::uint64_t checksum = 0;
     for (std::size_t i = 0; i < rows.size(); ++i) {
         ids.mutable_data()[i] = rows[i].id;
         seconds.mutable_data()[i] = rows[i].added_seconds;
         labels[i] = py::reinterpret_borrow<py::object>(PyTuple_GET_ITEM(held.at(i), 2));
         sources[i] = py::reinterpret_borrow<py::object>(PyTuple_GET_ITEM(held.at(i), 3));
-        checksum += static_cast<std::uint64_t>(rows[i].checksum);
     }
-    return py::make_tuple(ids, labels, sources, seconds, checksum);
+    return py::make_tuple(ids, labels, sources, seconds, sum_of_checksums(rows));
 }
 
 }  // namespace
@@ -119,8 +111,8 @@ py::object take_items(const py::list& rows_object, const py::array& vectors_obje
 PYBIND11_MODULE(_ledger, module) {
     module.doc() = "Rows of a ledger, many at once; procmem.rows is the way to read them.";
     module.def("check_items", &check_items, py::arg("rows"), py::arg("threads") = 0,
-               "Whether rows of PlainRows.select_items have the types of sound ones and match "
-               "their checksums.");
+               "The sum of the checksums of rows of PlainRows.select_items. None if a row has "
+               "another type or does not match its checksum.");
     module.def("take_items", &take_items, py::arg("rows"), py::arg("vectors"),
                py::arg("threads") = 0,
                "ids (N,) int64, labels, sources, added_seconds (N,) int64 and the sum of the "

@@ -3,7 +3,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-def check_items(rows: list[tuple[Any, ...]], threads: int = 0) -> bool: ...
+def check_items(rows: list[tuple[Any, ...]], threads: int = 0) -> int | None: ...
 def take_items(
     rows: list[tuple[Any, ...]], vectors: npt.NDArray[np.float16], threads: int = 0
 ) -> (

@@ -24,8 +24,10 @@ import contextlib
 import heapq
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from operator import itemgetter
 from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
 
 from procmem.connection import Connection
 from procmem.errors import VaultError, VaultFormatError, VaultReadOnlyError
@@ -208,13 +210,15 @@ class WithBeside(LedgerWriter):
             left = others[PREVIOUS].ids() if PREVIOUS in others else []
         return sorted({*self.ids(), *left}) if left else self.ids()
 
-    def canonical(self) -> Iterator[tuple[int, bytes]]:
+    def commitments(self, secret: bytes) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.uint8]]:
         """As `LedgerReader`, of all items: also those of `previous`."""
         with self.beside() as others:
-            parts = [super().canonical()]
+            ids, codes = super().commitments(secret)
             if PREVIOUS in others:
-                parts.append(others[PREVIOUS].canonical())
-            yield from heapq.merge(*parts, key=itemgetter(0))
+                further = others[PREVIOUS].commitments(secret)
+                ids, codes = np.append(ids, further[0]), np.concatenate([codes, further[1]])
+        order = np.argsort(ids, kind="stable")
+        return ids[order], codes[order]
 
     def values(self, ids: Sequence[int] | None = None) -> Iterator[bytes]:
         """As `LedgerReader`, of all ledgers of the vault."""

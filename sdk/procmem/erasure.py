@@ -115,9 +115,9 @@ def _out_of_reach(vault: Vault) -> tuple[str, ...]:
 # For want of a receipt no deletion fails: a broken key must not keep anybody's photo.
 
 
-def _commitments(vault: Vault, earlier: Commitments | None = None) -> Commitments | None:
+def _commitments(vault: Vault) -> Commitments | None:
     try:
-        return Commitments(read_key(vault.path), vault.canonical(), earlier=earlier)
+        return Commitments(*vault.commitments(read_key(vault.path).commitment_secret))
     except VaultError as error:
         _log.warning("%s: no receipt can be made: %s", vault.path, error)
         return None
@@ -126,7 +126,7 @@ def _commitments(vault: Vault, earlier: Commitments | None = None) -> Commitment
 def _signed(
     vault: Vault, before: Commitments, ids: Sequence[int], scan: ResidueScan
 ) -> Receipt | None:
-    after = _commitments(vault, before)
+    after = _commitments(vault)
     if after is None:
         return None
     try:

@@ -11,6 +11,11 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 
+import numpy as np
+import numpy.typing as npt
+
+from procmem import _erasure
+
 HASH_BYTES = 32
 
 # Leaves and nodes are hashed apart, or else a node could be passed off as a leaf.
@@ -22,21 +27,27 @@ def leaf_hash(data: bytes) -> bytes:
     return hashlib.sha256(_LEAF + data).digest()
 
 
+def leaf_hashes(rows: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    """The hashes of leaves of equal size, (N, M) uint8, as (N, 32) uint8."""
+    return _erasure.sha256_rows(np.insert(rows, 0, _LEAF[0], axis=1))
+
+
 class Tree:
     """The hashes over a list of leaves: 64 bytes for each leaf, about one hash to compute.
 
     Args:
-        leaves: the hashes of the leaves in order, from `leaf_hash`; may be empty.
+        leaves: the hashes of the leaves in order, (N, 32) uint8, from `leaf_hashes`; may be none.
     """
 
-    def __init__(self, leaves: Sequence[bytes]) -> None:
+    def __init__(self, leaves: npt.NDArray[np.uint8]) -> None:
         # Pairs from the left, an odd last one moves up unchanged: this is the tree of the RFC,
         # which splits n leaves at the largest power of two below n.
-        self._levels = [list(leaves)]
+        self._levels = [leaves]
         while len(level := self._levels[-1]) > 1:
-            pairs = zip(level[::2], level[1::2], strict=False)
-            above = [_node(left, right) for left, right in pairs]
-            self._levels.append(above + level[len(above) * 2 :])
+            even = len(level) // 2 * 2
+            pairs = level[:even].reshape(-1, 2 * HASH_BYTES)
+            above = _erasure.sha256_rows(np.insert(pairs, 0, _NODE[0], axis=1))
+            self._levels.append(np.concatenate([above, level[even:]]))
 
     def __len__(self) -> int:
         return len(self._levels[0])
@@ -44,7 +55,7 @@ class Tree:
     @property
     def root(self) -> bytes:
         """The root, 32 bytes; of no leaves the SHA-256 of nothing."""
-        return self._levels[-1][0] if len(self) else root_of_nothing()
+        return self._levels[-1][0].tobytes() if len(self) else root_of_nothing()
 
     def prove(self, positions: Iterable[int]) -> list[bytes]:
         """The hashes by which `root_from` gets the root from the leaves at these positions.
@@ -56,10 +67,10 @@ class Tree:
             From the leaves up, in each level from left to right.
         """
         known = set(positions)
-        proof = []
+        proof: list[bytes] = []
         for level in self._levels:
             siblings = sorted({at ^ 1 for at in known} - known)
-            proof += [level[at] for at in siblings if at < len(level)]
+            proof += [level[at].tobytes() for at in siblings if at < len(level)]
             known = {at // 2 for at in known}
         return proof
 

@@ -10,24 +10,25 @@ import contextlib
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Literal, TypeAlias, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
+from procmem import _erasure
+from procmem.checking import Use, check_order, check_rows
 from procmem.columns import ItemColumns
 from procmem.connection import Connection
 from procmem.errors import VaultFormatError
 from procmem.folder import damaged
 from procmem.ledger import PAGE_BYTES, read_checksums
+from procmem.merkle import HASH_BYTES
 from procmem.record import (
     Binding,
     DenseValues,
     Item,
     ItemValues,
     Record,
-    canonical_values,
     dense_fits,
     dense_of,
     item_of,
@@ -126,7 +127,7 @@ class LedgerReader:
                 batch = form.take_items(rows, part)
                 checksum += batch.checksum
                 items.append(batch)
-            self._check_order(items.ids)
+            check_order(items.ids)
             return Contents(items, buffer), checksum == read_checksums(connection)[0]
 
         with self._damages():
@@ -134,11 +135,6 @@ class LedgerReader:
         if not complete or len(contents.items) != len(contents.vectors):
             raise self._damaged("items are missing, or there are others than were stored")
         return contents
-
-    def _check_order(self, ids: npt.NDArray[np.int64], *, after: int = 0) -> None:
-        wrong = np.flatnonzero(np.diff(ids, prepend=after) <= 0)
-        if len(wrong):
-            raise self._damaged(f"item {ids[wrong[0]]} stands out of order")
 
     def read_dense(self, use: Callable[[Iterator[DenseArrays]], _T]) -> _T:
         """Reads patch tokens and masks of the items that have them, in one pass, by id.
@@ -263,66 +259,44 @@ class LedgerReader:
         select, last = self._connection.form.select_texts, 0
         clause = f"WHERE items.id > ? ORDER BY items.id LIMIT {_ROWS_TO_CHECK}"
         while select and (rows := self._connection.rows(f"{select} {clause}", (last,))):
-            for id_, *texts in rows:
-                last = self._after(last, id_)
-                yield from filter(None, texts)
+            with self._damages():
+                check_order(np.array([row[0] for row in rows]), after=last)
+            last = rows[-1][0]
+            yield from [text for row in rows for text in row[1:] if text]
 
-    def canonical(self) -> Iterator[tuple[int, bytes]]:
-        """Gives (id, canonical bytes) of all items ascending by id, in one pass.
+    def commitments(self, secret: bytes) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.uint8]]:
+        """The HMAC-SHA256 of every item's id and `record.canonical_values`, in one pass.
 
-        The bytes are `record.canonical_values`.
+        Args:
+            secret: of the vault's key, at most 64 bytes.
 
-        Raises:
-            VaultFormatError: a row is damaged.
-        """
-        masked = self._walk("dense", _dense_values)
-        next_masked = next(masked, None)
-        for values in self._walk("items", _item_values):
-            while next_masked is not None and next_masked[0] < values[0]:
-                next_masked = next(masked, None)
-            own = next_masked is not None and next_masked[0] == values[0]
-            yield values[0], canonical_values(values, next_masked if own else None)
-
-    def check(self) -> None:
-        """Reads every row, some at a time, and compares it with its checksum.
+        Returns:
+            The ids, (N,) int64 ascending, and the code of each, (N, 32) uint8.
 
         Raises:
             VaultFormatError: a row is damaged, missing, too many or out of order.
         """
+        ids = [np.empty(0, dtype=np.int64)]
+        codes = [np.empty((0, HASH_BYTES), dtype=np.uint8)]
 
-        def read(connection: sqlite3.Connection) -> bool:
-            form = self._form
-            items, dense = (
-                f"{form.select_items} ORDER BY id",
-                f"{form.select_dense} ORDER BY dense.id",
-            )
-            sums = (
-                self._sum_of(connection.execute(items), form.unpack_items, form.item_checksum),
-                self._sum_of(
-                    connection.execute(dense), partial(_dense_values, form), form.dense_checksum
-                ),
-            )
-            return sums == read_checksums(connection)
+        def commit(values: list[ItemValues], dense: list[DenseValues | None]) -> None:
+            ids.append(np.array([item[0] for item in values], dtype=np.int64))
+            codes.append(_erasure.commit(values, dense, secret))
 
+        self.check(commit)
+        return np.concatenate(ids), np.concatenate(codes)
+
+    def check(self, use: Use | None = None) -> None:
+        """Reads every row, some at a time, and compares it with its checksum.
+
+        Args:
+            use: see `checking.check_rows`.
+
+        Raises:
+            VaultFormatError: a row is damaged, missing, too many or out of order.
+        """
         with self._damages():
-            complete = self._connection.snapshot(read)
-        if not complete:
-            raise self._damaged("rows are missing, or there are others than were stored")
-
-    def _sum_of(
-        self,
-        cursor: sqlite3.Cursor,
-        unpack: Callable[[list[Row]], object],
-        checksum: Callable[[Row], int],
-    ) -> int:
-        """What all rows of a cursor add to the ledger's checksum; each is unpacked."""
-        total, last = 0, 0
-        while rows := cursor.fetchmany(_ROWS_AT_ONCE):
-            unpack(rows)
-            total += sum(map(checksum, rows))
-            self._check_order(np.array([row[0] for row in rows]), after=last)
-            last = rows[-1][0]
-        return total
+            self._connection.snapshot(lambda connection: check_rows(connection, self._form, use))
 
     def problems(self) -> list[str]:
         """Reads everything and says what is wrong, one sentence each; empty if all is well."""

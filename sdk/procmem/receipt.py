@@ -20,20 +20,28 @@ contradictions, later roots included.
 
 from __future__ import annotations
 
-import hmac
 import json
-from bisect import bisect_left
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
 from procmem.errors import InputError, ReceiptError
 from procmem.folder import path_of
 from procmem.key import VaultKey
 from procmem.manifest import write_bytes_atomically
-from procmem.merkle import HASH_BYTES, Tree, leaf_hash, root_from, root_of_nothing
+from procmem.merkle import (
+    HASH_BYTES,
+    Tree,
+    leaf_hash,
+    leaf_hashes,
+    root_from,
+    root_of_nothing,
+)
 
 FORMAT = "procmem erasure receipt 1"
 MAX_RECEIPT_BYTES = 1 << 28
@@ -41,6 +49,7 @@ MAX_RECEIPT_BYTES = 1 << 28
 
 _MAX_NUMBER = 2**53 - 1  # larger ones lose digits in many JSON readers; ids are text
 _MAX_ID_DIGITS = 19  # of 2**63
+_ID_BYTES = 8
 _PUBLIC_KEY_BYTES = 32
 _SIGNATURE_BYTES = 64
 
@@ -112,41 +121,20 @@ class Receipt:
 
 
 class Commitments:
-    """All items of a vault at one moment, as leaves under a root; about 300 bytes for each.
+    """All items of a vault at one moment, as leaves under a root; about 140 bytes for each.
 
     A commitment is the HMAC-SHA256, under the vault's secret, of an item's id (8 bytes, big endian)
     and its canonical bytes: 32 bytes that tell nothing to whoever lacks the secret. Without the id,
     two items with equal bytes would be seen to be equal.
 
     Args:
-        key: of the vault.
-        canonical: (id, canonical stored bytes) ascending by id, from `Vault.canonical`.
-        earlier: of the same vault under the same key. Items whose id and bytes are as they were
-            then, by a hash of 64 bits, have the commitments that they had.
+        ids: (N,) int64, ascending.
+        codes: (N, 32) uint8, the commitment of each; both are from `Vault.commitments`.
     """
 
-    def __init__(
-        self,
-        key: VaultKey,
-        canonical: Iterable[tuple[int, bytes]],
-        *,
-        earlier: Commitments | None = None,
-    ) -> None:
-        self.ids: list[int] = []
-        self.commitments: list[bytes] = []
-        # By Python's own hash of id and bytes, SipHash under a key of this process (PEP 456).
-        known = {} if earlier is None else earlier._known
-        self._known: dict[int, bytes] = {}
-        # `hmac.digest` would prepare the key for each item anew, which takes longer than the hash.
-        prepared = hmac.new(key.commitment_secret, digestmod="sha256")
-        for id_, stored in canonical:
-            hashed = hash((id_, stored))
-            commitment = known.get(hashed) or _commit(prepared, id_, stored)
-            self._known[hashed] = commitment
-            self.ids.append(id_)
-            self.commitments.append(commitment)
-        pairs = zip(self.ids, self.commitments, strict=True)
-        self._tree = Tree([_hash_of(id_, commitment) for id_, commitment in pairs])
+    def __init__(self, ids: npt.NDArray[np.int64], codes: npt.NDArray[np.uint8]) -> None:
+        self.ids, self.codes = ids, codes
+        self._tree = Tree(_hashes_of(ids, codes))
 
     def prove(self, positions: Iterable[int]) -> TreeProof:
         """Proof of the leaves at these positions, in [0, n)."""
@@ -154,7 +142,7 @@ class Commitments:
         return TreeProof(
             items=len(self._tree),
             root=self._tree.root,
-            leaves=tuple(Leaf(self.ids[at], at, self.commitments[at]) for at in wanted),
+            leaves=tuple(Leaf(int(self.ids[at]), at, self.codes[at].tobytes()) for at in wanted),
             path=tuple(self._tree.prove(wanted)),
         )
 
@@ -187,22 +175,23 @@ def sign_receipt(
         out_of_reach: see there.
 
     Raises:
-        ReceiptError: `after` is not `before` without the erased items.
+        ReceiptError: `after` is not `before` without the erased items, or what would be signed
+            does not prove it.
         ImportError: the package `cryptography` is missing.
     """
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-    gone = set(erased_ids)
-    rows = zip(before.ids, before.commitments, strict=True)
-    kept = [(id_, commitment) for id_, commitment in rows if id_ not in gone]
-    if kept != list(zip(after.ids, after.commitments, strict=True)):
+    erased = np.array(erased_ids, dtype=np.int64)
+    kept = ~np.isin(before.ids, erased)
+    same = np.array_equal(before.ids[kept], after.ids)
+    if not same or not np.array_equal(before.codes[kept], after.codes):
         raise ReceiptError("the vault after the deletion is not the one before without the items")
-    gaps = {bisect_left(after.ids, id_) for id_ in erased_ids}
+    gaps = np.unique(np.searchsorted(after.ids, erased)).tolist()
     around = {at for gap in gaps for at in (gap - 1, gap) if 0 <= at < len(after.ids)}
     private_key = Ed25519PrivateKey.from_private_bytes(key.signing_seed)
     fields: dict[str, Any] = {
         "erased_seconds": erased_seconds,
-        "before": before.prove(bisect_left(before.ids, id_) for id_ in erased_ids),
+        "before": before.prove(np.searchsorted(before.ids, erased).tolist()),
         "after": after.prove(around),
         "model_sha256": model_sha256,
         "purged": purged,
@@ -212,6 +201,9 @@ def sign_receipt(
         "public_key": private_key.public_key().public_bytes_raw(),
     }
     unsigned = Receipt(**fields, signature=b"")
+    problems = _unproved(unsigned)
+    if problems:
+        raise ReceiptError(f"the trees do not prove the deletion: {'; '.join(problems)}")
     return Receipt(**fields, signature=private_key.sign(_signed_bytes(unsigned)))
 
 
@@ -259,11 +251,7 @@ def check_receipt(receipt: Receipt, *, public_key: bytes | None = None) -> tuple
         )
     if not _is_signed(receipt):
         problems.append("the signature does not fit: the receipt was changed or is not a vault's")
-    for name, proof in (("before", receipt.before), ("after", receipt.after)):
-        problem = _tree_problem(proof)
-        if problem:
-            problems.append(f"the tree {name} is not proved: {problem}")
-    problems += _absence_problems(receipt)
+    problems += _unproved(receipt)
     if not receipt.purged:
         problems.append("the vault was not purged: bytes of the items may have been left")
     if receipt.windows_found:
@@ -434,14 +422,14 @@ def _list(value: Any) -> list[Any]:
 # ---- checking
 
 
-def _commit(prepared: hmac.HMAC, id_: int, stored: bytes) -> bytes:
-    code = prepared.copy()
-    code.update(id_.to_bytes(8, "big") + stored)
-    return code.digest()
-
-
 def _hash_of(id_: int, commitment: bytes) -> bytes:
-    return leaf_hash(id_.to_bytes(8, "big") + commitment)
+    return leaf_hash(id_.to_bytes(_ID_BYTES, "big") + commitment)
+
+
+def _hashes_of(ids: npt.NDArray[np.int64], codes: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    """`_hash_of` each item, (N, 32) uint8."""
+    names = ids.astype(">i8").view(np.uint8).reshape(-1, _ID_BYTES)
+    return leaf_hashes(np.concatenate([names, codes], axis=1))
 
 
 def _is_signed(receipt: Receipt) -> bool:
@@ -454,6 +442,16 @@ def _is_signed(receipt: Receipt) -> bool:
     except (InvalidSignature, ValueError):  # ValueError: not a point of the curve
         return False
     return True
+
+
+def _unproved(receipt: Receipt) -> list[str]:
+    """What the two trees do not prove, hashed anew from the leaves."""
+    problems = []
+    for name, proof in (("before", receipt.before), ("after", receipt.after)):
+        problem = _tree_problem(proof)
+        if problem:
+            problems.append(f"the tree {name} is not proved: {problem}")
+    return problems + _absence_problems(receipt)
 
 
 def _tree_problem(proof: TreeProof) -> str | None:

@@ -18,22 +18,23 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
+from procmem import _erasure
+
 WINDOW_BYTES = 16
 
 # Secrets and files are worked on in pieces of this size.
 _PIECE_BYTES = 1 << 22
 _FIRST_PIECE_BYTES = 1 << 15
+_VALUES_AT_ONCE = 64
 
 _HITS_TO_REBUILD = 8  # one hit for so many windows costs what it does to look for fewer windows
-
-_WORD_BYTES = 8
-_MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)  # 2**64 / golden ratio, odd: spreads the high bits
 
 _T = TypeVar("_T", bound=np.generic)
 
@@ -104,12 +105,8 @@ def windows(values: Iterable[bytes]) -> Windows:
     return _distinct(_as_windows(rows))
 
 
-def find(wanted: Windows, data: bytes) -> npt.NDArray[np.intp]:
+def find(wanted: Windows, data: bytes | memoryview) -> npt.NDArray[np.intp]:
     """Where windows stand in `data`.
-
-    Every window covers a whole 8-byte word at a multiple of 8, wherever it begins. So only those
-    words are compared with the 8-byte words of the wanted windows, and only around a match are
-    the windows themselves compared: the cost per byte is that of a table look-up per word.
 
     Args:
         wanted: (M,) S16 from `windows`.
@@ -119,77 +116,16 @@ def find(wanted: Windows, data: bytes) -> npt.NDArray[np.intp]:
         For every match its index in `wanted` in column 0 and its offset in `data` in column 1,
         (F, 2), ascending by offset.
     """
-    return _Finder(wanted).find(data)
+    return _finder(wanted).find(data)
 
 
-class _Finder:
-    """The look-up tables of one set of windows."""
-
-    def __init__(self, wanted: Windows) -> None:
-        self.wanted = wanted
-        rows = wanted.view(np.uint8).reshape(-1, WINDOW_BYTES)
-        starts = range(WINDOW_BYTES - _WORD_BYTES + 1)
-        words = [np.ascontiguousarray(rows[:, s : s + _WORD_BYTES]).view("<u8") for s in starts]
-        self.words = _distinct(np.concatenate(words).ravel()) if len(rows) else np.empty(0, "<u8")
-        self._word_table = _Table(self.words)
-        self._window_table = _Table(_mixed(wanted))
-
-    def find(self, data: bytes) -> npt.NDArray[np.intp]:
-        if len(data) < WINDOW_BYTES or not len(self.words):
-            return np.empty((0, 2), dtype=np.intp)
-        words = np.frombuffer(data, dtype="<u8", count=len(data) // _WORD_BYTES)
-        at = self._word_table.candidates(words)
-        at = at[_position(self.words, words[at]) >= 0]
-        # Amid a run of one byte every window is of that byte, and none of those is wanted.
-        first = words[at] & np.uint64(0xFF)
-        constant = words[at] == first * np.uint64(0x0101010101010101)
-        before, after = np.maximum(at - 1, 0), np.minimum(at + 1, len(words) - 1)
-        inside = (at > 0) & (at < len(words) - 1)
-        at = at[~(constant & inside & (words[before] == words[at]) & (words[after] == words[at]))]
-        offsets = (at[:, None] * _WORD_BYTES + np.arange(1 - _WORD_BYTES, 1)).ravel()
-        # Ascending and distinct: the windows of one word end where those of the next begin.
-        offsets = offsets[(offsets >= 0) & (offsets <= len(data) - WINDOW_BYTES)]
-        hits: list[npt.NDArray[np.intp]] = []
-        for start in range(0, len(offsets), _PIECE_BYTES // WINDOW_BYTES):
-            part = offsets[start : start + _PIECE_BYTES // WINDOW_BYTES]
-            found = _as_windows(_sliding(data)[part])
-            likely = self._window_table.candidates(_mixed(found))
-            position = _position(self.wanted, found[likely])
-            match = position >= 0
-            hits.append(np.stack([position[match], part[likely[match]]], axis=1))
-        if not hits:
-            return np.empty((0, 2), dtype=np.intp)
-        return np.concatenate(hits)
-
-
-class _Table:
-    """One flag for each value of a hash: which values may be among some, at one look-up each."""
-
-    def __init__(self, values: npt.NDArray[np.uint64]) -> None:
-        bits = min(26, max(16, (16 * len(values)).bit_length()))
-        self._shift = np.uint64(64 - bits)
-        self._flags = np.zeros(1 << bits, dtype=np.bool_)
-        self._flags[self._slot(values)] = True
-
-    def candidates(self, values: npt.NDArray[np.uint64]) -> npt.NDArray[np.intp]:
-        """Where the values stand that are among those of the table, and a few others."""
-        return np.flatnonzero(self._flags[self._slot(values)])
-
-    def _slot(self, values: npt.NDArray[np.uint64]) -> npt.NDArray[np.intp]:
-        slots: npt.NDArray[np.intp] = ((values * _MULTIPLIER) >> self._shift).astype(np.intp)
-        return slots
-
-
-def _mixed(values: Windows) -> npt.NDArray[np.uint64]:
-    """(M,) one word for both of each window."""
-    words = values.view("<u8").reshape(-1, 2)
-    mixed: npt.NDArray[np.uint64] = words[:, 0] * _MULTIPLIER ^ words[:, 1]
-    return mixed
+def _finder(wanted: Windows) -> _erasure.Finder:
+    return _erasure.Finder(wanted.view(np.uint8).reshape(-1, WINDOW_BYTES))
 
 
 def _find_in_files(wanted: Windows, files: Iterable[Path]) -> Windows:
     """The wanted windows that some file holds, ascending."""
-    finder = _Finder(wanted)
+    finder = _finder(wanted)
     seen = np.zeros(len(wanted), dtype=np.bool_)  # of the finder's windows
     remains = []
     for path in files:
@@ -198,10 +134,11 @@ def _find_in_files(wanted: Windows, files: Iterable[Path]) -> Windows:
             seen[hits] = True
             # What stands in every row, as a folder of all sources does, is looked for no longer.
             if len(hits) > len(seen) // _HITS_TO_REBUILD:
-                remains.append(finder.wanted[seen])
-                finder = _Finder(finder.wanted[~seen])
-                seen = np.zeros(len(finder.wanted), dtype=np.bool_)
-    return np.sort(np.concatenate([*remains, finder.wanted[seen]]))
+                remains.append(wanted[seen])
+                wanted = wanted[~seen]
+                finder = _finder(wanted)
+                seen = np.zeros(len(wanted), dtype=np.bool_)
+    return np.sort(np.concatenate([*remains, wanted[seen]]))
 
 
 def _unexplained(remains: Windows, values: Iterable[bytes]) -> Windows:
@@ -210,7 +147,7 @@ def _unexplained(remains: Windows, values: Iterable[bytes]) -> Windows:
     for piece in _pieces(values, first=_FIRST_PIECE_BYTES):
         # Joined, because a search has a fixed cost; a match that crosses two values is no match.
         hits = find(remains, b"".join(piece))
-        ends = np.cumsum([len(value) for value in piece])
+        ends = np.cumsum(np.fromiter(map(len, piece), dtype=np.intp))
         end = ends[np.searchsorted(ends, hits[:, 1], side="right")]
         remains = np.delete(remains, hits[hits[:, 1] + WINDOW_BYTES <= end, 0])
         if not len(remains):
@@ -218,14 +155,20 @@ def _unexplained(remains: Windows, values: Iterable[bytes]) -> Windows:
     return remains
 
 
-def _chunks(path: Path) -> Iterator[bytes]:
-    """A file's bytes in pieces that overlap, so that every window is whole in one of them."""
-    with path.open("rb") as file:
-        tail = b""
-        while read := file.read(_PIECE_BYTES):
-            data = tail + read
-            yield data
-            tail = data[1 - WINDOW_BYTES :]
+def _chunks(path: Path) -> Iterator[memoryview]:
+    """A file's bytes in pieces that overlap, so that every window is whole in one of them.
+
+    A piece is gone when the next one is asked for.
+    """
+    overlap = WINDOW_BYTES - 1
+    buffer = memoryview(bytearray(overlap + _PIECE_BYTES))
+    held = 0  # bytes at the beginning that were in the piece before
+    with path.open("rb", buffering=0) as file:
+        while read := file.readinto(buffer[held : held + _PIECE_BYTES]):
+            end = held + read
+            yield buffer[:end]
+            held = min(overlap, end)
+            buffer[:held] = bytes(buffer[end - held : end])
 
 
 def _pieces(values: Iterable[bytes], *, first: int = _PIECE_BYTES) -> Iterator[list[bytes]]:
@@ -235,14 +178,14 @@ def _pieces(values: Iterable[bytes], *, first: int = _PIECE_BYTES) -> Iterator[l
     """
     group: list[bytes] = []
     size, limit = 0, first
-    step = _PIECE_BYTES - WINDOW_BYTES + 1
-    for value in values:
-        if len(value) <= _PIECE_BYTES:  # as nearly all are, of which there may be many
-            parts = [value]
-        else:
-            starts = range(0, len(value) - WINDOW_BYTES + 1, step)
-            parts = [value[start : start + _PIECE_BYTES] for start in starts]
-        for part in parts:
+    rest = iter(values)
+    while some := list(islice(rest, _VALUES_AT_ONCE)):
+        total = sum(map(len, some))
+        if size + total <= limit:  # as of nearly all, of which there may be many
+            group += some
+            size += total
+            continue
+        for part in _parts(some):
             if group and size + len(part) > limit:
                 yield group
                 group, size, limit = [], 0, min(2 * limit, _PIECE_BYTES)
@@ -250,6 +193,17 @@ def _pieces(values: Iterable[bytes], *, first: int = _PIECE_BYTES) -> Iterator[l
             size += len(part)
     if group:
         yield group
+
+
+def _parts(values: Iterable[bytes]) -> Iterator[bytes]:
+    """The values, long ones in parts that overlap, so that every window is whole in one of them."""
+    step = _PIECE_BYTES - WINDOW_BYTES + 1
+    for value in values:
+        if len(value) <= _PIECE_BYTES:
+            yield value
+        else:
+            for start in range(0, len(value) - WINDOW_BYTES + 1, step):
+                yield value[start : start + _PIECE_BYTES]
 
 
 def _distinct(values: npt.NDArray[_T]) -> npt.NDArray[_T]:
@@ -266,10 +220,3 @@ def _sliding(data: bytes) -> npt.NDArray[np.uint8]:
 def _as_windows(rows: npt.NDArray[np.uint8]) -> Windows:
     """(M, 16) uint8 as (M,) S16."""
     return np.ascontiguousarray(rows).view(f"S{WINDOW_BYTES}").ravel()
-
-
-def _position(ascending: npt.NDArray, values: npt.NDArray) -> npt.NDArray[np.intp]:  # type: ignore[type-arg]  # numpy types of two kinds, checked by the callers
-    """For each value its index in `ascending`, or -1."""
-    at = np.minimum(np.searchsorted(ascending, values), len(ascending) - 1)
-    position: npt.NDArray[np.intp] = np.where(ascending[at] == values, at, -1)
-    return position

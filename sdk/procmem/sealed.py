@@ -81,6 +81,11 @@ class SealedRows:
         """See `Rows`."""
         return [self.unpack_item(row) for row in rows]
 
+    def check_items(self, rows: list[Row]) -> int:
+        """See `Rows`."""
+        self.unpack_items(rows)
+        return sum(map(self.item_checksum, rows))
+
     def take_items(self, rows: list[Row], vectors: npt.NDArray[np.float16]) -> ItemBatch:
         """See `Rows`."""
         values = self.unpack_items(rows)

@@ -6,10 +6,13 @@ holds the mutex of the connection and the lock of the folder, and has said what 
 
 from __future__ import annotations
 
+import contextlib
 import sqlite3
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
+from pathlib import Path
 
+from procmem.checking import check_rows
 from procmem.connection import Connection
 from procmem.folder import TEMPORARY
 from procmem.ledger import Seal, add_checksums, write_copy, write_ledger
@@ -76,25 +79,51 @@ class LedgerWriter(LedgerReader):
                 f"DELETE FROM {schema}.{table} WHERE id = ?", [(id_,) for id_ in ids]
             )
 
-    def rewrite(self, key: bytes | None = None) -> None:
+    def rewrite(
+        self, key: bytes | None = None, *, ready: Callable[[], object] = lambda: None
+    ) -> None:
         """Puts a copy of the ledger in its place, a function of its rows alone; zeroes the old one.
 
         Args:
             key: of the epoch that a sealed ledger's items are wrapped under from now on, which is
                 kept already; None leaves their wrapping as it is.
+            ready: called when the copy is on the disk, before anything happens to the old one; what
+                it raises leaves that as it was.
 
         Raises:
             sqlite3.Error, OSError, VaultFormatError: the old ledger is still there, or the new one.
         """
         connection = self._connection.run(lambda current: current)
         change = None if key is None else partial(self._rewrap, key)
+
+        def write(path: Path) -> None:
+            write_copy(connection, path, change=change)
+            ready()
+
         self._connection.expect_replacement()
         replace_ledger(
-            self._ledger,
-            connection,
-            write=lambda path: write_copy(connection, path, change=change),
-            disconnect=self._connection.disconnect,
+            self._ledger, connection, write=write, disconnect=self._connection.disconnect
         )
+
+    def check_apart(self) -> Callable[[], None]:
+        """Gives a function that does what `check` does, over a connection of its own.
+
+        Another thread may use the ledger's connection meanwhile, but nobody may change the ledger.
+        """
+        self._connection.rows("SELECT 1")  # which tells the form that its rows have now
+        form, address = self._form, f"{self._ledger.as_uri()}?mode=ro"
+
+        def check() -> None:
+            with (
+                contextlib.closing(
+                    sqlite3.connect(address, uri=True, isolation_level=None)
+                ) as connection,
+                self._damages(),
+            ):
+                connection.execute("BEGIN")
+                check_rows(connection, form)
+
+        return check
 
     def _rewrap(self, key: bytes, copy: sqlite3.Connection) -> None:
         from procmem.sealed import SealedRows  # cryptography takes a moment to import

@@ -1,4 +1,4 @@
-"""The kernel's NEON paths, cross-compiled and run by an emulator of arm64.
+"""The paths of the extensions for arm64, cross-compiled and run by an emulator of arm64.
 
 Needs aarch64-linux-gnu-g++ and qemu-aarch64 (Debian: g++-aarch64-linux-gnu, qemu-user);
 elsewhere it is skipped, visibly.
@@ -29,6 +29,7 @@ PORTABLE = (
     "kernel_neon",
 )
 DOT_PRODUCTS = "-march=armv8.2-a+dotprod"
+HASHES = "-march=armv8-a+crypto"
 
 
 def compiled(source: Path, folder: Path, *flags: str) -> Path:
@@ -45,17 +46,24 @@ def compiled(source: Path, folder: Path, *flags: str) -> Path:
     return target
 
 
+def linked(objects: list[Path], built: Path) -> Path:
+    subprocess.run([COMPILER, "-static", "-pthread", *objects, "-o", built], check=True)
+    return built
+
+
 @pytest.fixture(scope="module")
-def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     if shutil.which(COMPILER) is None or shutil.which(EMULATOR) is None:
         pytest.skip(f"needs {COMPILER} and {EMULATOR}")
-    folder = tmp_path_factory.mktemp("arm64")
+    return tmp_path_factory.mktemp("arm64")
+
+
+@pytest.fixture(scope="module")
+def program(folder: Path) -> Path:
     objects = [compiled(ROOT / "cpp_ext" / f"{name}.cpp", folder) for name in PORTABLE]
     objects.append(compiled(ROOT / "cpp_ext/int8_neon.cpp", folder, DOT_PRODUCTS))
     objects.append(compiled(ROOT / "tests/cpp_ext/check_paths.cpp", folder))
-    built = folder / "check_paths"
-    subprocess.run([COMPILER, "-static", "-pthread", *objects, "-o", built], check=True)
-    return built
+    return linked(objects, folder / "check_paths")
 
 
 @pytest.mark.skipif(platform.system() != "Linux", reason="emulates a Linux program")
@@ -66,3 +74,17 @@ def test_neon_agrees_with_plain_loops(program: Path, processor: str) -> None:
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.splitlines() == ["scalar: 60 rounds agree", "neon: 60 rounds agree"]
+
+
+@pytest.mark.skipif(platform.system() != "Linux", reason="emulates a Linux program")
+def test_hashes_by_instructions_are_those_of_the_standard(folder: Path) -> None:
+    objects = [
+        compiled(ROOT / "cpp_ext/sha256.cpp", folder),
+        compiled(ROOT / "cpp_ext/sha256_arm64.cpp", folder, HASHES),
+        compiled(ROOT / "tests/cpp_ext/check_hash_paths.cpp", folder),
+    ]
+    built = linked(objects, folder / "check_hash_paths")
+    done = subprocess.run(
+        [EMULATOR, "-cpu", "max", built], capture_output=True, text=True, check=False
+    )
+    assert done.stdout == "instructions: 600 sizes agree\n", done.stdout + done.stderr

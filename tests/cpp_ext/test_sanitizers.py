@@ -17,18 +17,18 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 SANITIZERS = "address,undefined"
-EXTENSIONS = ("_patchsim", "_ledger")
+EXTENSIONS = ("_patchsim", "_ledger", "_erasure")
 
 # Puts the modules of that build in the places of the installed ones, then runs the tests.
 RUNNER = """
 import importlib.util, sys
-for name, path in (("_patchsim", sys.argv[1]), ("_ledger", sys.argv[2])):
+for name, path in zip(("_patchsim", "_ledger", "_erasure"), sys.argv[1:4]):
     spec = importlib.util.spec_from_file_location("procmem." + name, path)
     module = importlib.util.module_from_spec(spec)
     sys.modules["procmem." + name] = module
     spec.loader.exec_module(module)
 import pytest
-sys.exit(pytest.main(["-q", "-p", "no:cacheprovider", *sys.argv[3:]]))
+sys.exit(pytest.main(["-q", "-p", "no:cacheprovider", *sys.argv[4:]]))
 """
 
 
@@ -69,13 +69,13 @@ def test_no_path_reads_or_writes_where_it_must_not(tmp_path: Path) -> None:
     assert configured.returncode == 0, configured.stdout + configured.stderr
     built = run(cmake, "--build", tmp_path)
     assert built.returncode == 0, built.stdout + built.stderr
-    (kernel,), (ledger,) = ((tmp_path / "cpp_ext").glob(f"{n}*.so") for n in EXTENSIONS)
-    for module in (kernel, ledger):
+    modules = [next((tmp_path / "cpp_ext").glob(f"{name}*.so")) for name in EXTENSIONS]
+    for module in modules:
         assert b"__asan_report_load" in module.read_bytes()  # the flags have arrived
 
     tested = run(
-        sys.executable, "-c", RUNNER, kernel, ledger,
-        ROOT / "tests/cpp_ext/test_kernel.py", ROOT / "tests/cpp_ext/test_ledger.py",
+        sys.executable, "-c", RUNNER, *modules,
+        *(ROOT / f"tests/cpp_ext/test_{name}.py" for name in ("kernel", "ledger", "erasure")),
         LD_PRELOAD=f"{address} {undefined}",
         # Python itself leaks and relies on allocations that fail.
         ASAN_OPTIONS="detect_leaks=0:allocator_may_return_null=1",

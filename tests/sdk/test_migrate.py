@@ -17,6 +17,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from PIL import Image
+from tests.sdk.sharing import contents_of
 
 import procmem
 from procmem import receive_items, seeing_anew, share_items, vault_address
@@ -151,10 +152,10 @@ def opened(path, eyes, key=None, **options):
 
 
 def contents(path, key=None):
-    """Everything that a vault holds, as the values that are stored."""
+    """What stands for everything that a vault stores of each item, by id."""
     held = Vault(path, read_only=True, key=key)
     try:
-        return dict(held.canonical())
+        return contents_of(held)
     finally:
         held.close()
 
@@ -670,7 +671,7 @@ def test_the_same_model_at_another_size_is_another_model(tmp_path):
     assert (report.switched, report.image_size, report.checked) == (True, 112, True)
     with VisualMemory(tmp_path / "fresh", embedder=model, image_size=112) as memory:
         teach(memory, {id_: paths[id_] for id_ in (1, 2)})
-        fresh_items = dict(memory._vault.canonical())
+        fresh_items = contents_of(memory._vault)
     found = contents(tmp_path / "v")
     assert {id_: found[id_] for id_ in (1, 2)} == fresh_items
     # From now on its side is the memory's, and so the default of the next migration.

@@ -9,29 +9,36 @@ import itertools
 import json
 import random
 from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tests.sdk.test_reasons import Model, image
 
-from procmem import VisualMemory, check_receipt, read_receipt, write_receipt
+from procmem import VisualMemory, _erasure, check_receipt, read_receipt, write_receipt
 from procmem.errors import InputError, ReceiptError, VaultFormatError
 from procmem.key import VaultKey, make_key, read_key
 from procmem.receipt import Commitments, Leaf, receipt_text, sign_receipt
+from procmem.record import canonical_values, values_of
 
 KEY = VaultKey(commitment_secret=b"s" * 32, signing_seed=b"k" * 32)
 
 
-def rows(ids):
-    return [(id_, hashlib.sha256(str(id_).encode()).digest() * 3) for id_ in ids]
+def committed(ids, *, changed=()):
+    """Commitments to items that are functions of their ids; other ones to those of `changed`."""
+    codes = [hashlib.sha256(b"%d %d" % (id_, id_ in changed)).digest() for id_ in ids]
+    rows = np.frombuffer(b"".join(codes), dtype=np.uint8).reshape(-1, 32)
+    return Commitments(np.array(ids, dtype=np.int64), rows)
 
 
-def receipt_of(ids, erased, *, key=KEY, found=0):
+def receipt_of(ids, erased, *, key=KEY, found=0, after=None):
+    kept = [id_ for id_ in ids if id_ not in erased]
     return sign_receipt(
         key,
-        Commitments(key, rows(ids)),
-        Commitments(key, rows([id_ for id_ in ids if id_ not in erased])),
+        committed(ids),
+        committed(kept) if after is None else after,
         erased_ids=sorted(erased),
         erased_seconds=1_700_000_000,
         model_sha256="ab" * 32,
@@ -155,47 +162,53 @@ def test_every_deletion_of_a_small_vault_is_proved(count):
             assert read_receipt(receipt_text(receipt).encode()) == receipt
 
 
-def test_a_vault_that_still_has_the_item_gets_no_receipt():
-    before = Commitments(KEY, rows([1, 2, 3]))
-    for after in ([1, 2, 3], [1], [1, 3, 4]):
-        with pytest.raises(ReceiptError, match="not the one before"):
-            sign_receipt(
-                KEY,
-                before,
-                Commitments(KEY, rows(after)),
-                erased_ids=[2],
-                erased_seconds=0,
-                model_sha256="ab" * 32,
-                purged=True,
-                windows_checked=0,
-                windows_found=0,
-                out_of_reach=(),
-            )
+@pytest.mark.parametrize(
+    "after",
+    [
+        committed([1, 2, 3]),
+        committed([1]),
+        committed([1, 3, 4]),
+        committed([1, 3], changed=[3]),
+        committed([]),
+    ],
+)
+def test_a_vault_that_is_not_the_one_before_without_the_items_gets_no_receipt(after):
+    with pytest.raises(ReceiptError, match="not the one before"):
+        receipt_of([1, 2, 3], {2}, after=after)
 
 
-def test_commitments_that_are_taken_from_earlier_ones_are_those_of_a_pass_of_their_own():
-    stored = [*rows(range(1, 300, 7)), (301, b""), (302, b"")]
-    before = Commitments(KEY, stored)
-    codes = [
-        hmac.digest(KEY.commitment_secret, id_.to_bytes(8, "big") + value, "sha256")
-        for id_, value in stored
-    ]
-    assert before.commitments == codes
-    kept = [*stored[3:20], *stored[21:]]
-    alone, reused = Commitments(KEY, kept), Commitments(KEY, kept, earlier=before)
-    assert reused.ids == alone.ids
-    assert reused.commitments == alone.commitments == codes[3:20] + codes[21:]
-    assert reused.prove([0, 5]) == alone.prove([0, 5])
+def test_an_id_that_was_not_there_gets_no_receipt():
+    with pytest.raises(ReceiptError, match="do not prove the deletion"):
+        receipt_of([1, 3, 5], {2}, after=committed([1, 3, 5]))
 
 
-@pytest.mark.parametrize("changed", [(8, rows([15])[0][1]), (9, rows([8])[0][1]), (8, b"")])
-def test_an_item_of_other_bytes_or_another_id_is_committed_to_anew(changed):
-    before = Commitments(KEY, rows([1, 8, 15]))
-    now = [rows([1])[0], changed, rows([15])[0]]
-    after = Commitments(KEY, now, earlier=before)
-    assert after.commitments == Commitments(KEY, now).commitments
-    assert after.commitments[1] not in before.commitments
-    assert after.prove([1]).root != before.prove([1]).root
+def test_hashes_that_hashlib_does_not_confirm_are_not_signed(monkeypatch):
+    right = _erasure.sha256_rows
+
+    def wrong(rows):
+        hashes = right(rows)
+        hashes[0, 0] ^= 1
+        return hashes
+
+    monkeypatch.setattr("procmem.merkle._erasure", SimpleNamespace(sha256_rows=wrong))
+    with pytest.raises(ReceiptError, match="the root does not follow from the leaves"):
+        receipt_of([1, 2, 3, 4], {2})
+
+
+def test_commitments_are_codes_under_the_secret_of_the_vault(memory):
+    memory.add(image(3), "masked", ids=[15], masks=[np.eye(8, dtype=np.uint8)])
+    secret = read_key(memory.path).commitment_secret
+    ids, codes = memory._vault.commitments(secret)
+    records = list(memory._vault.records(ids.tolist()))
+    assert (
+        [record.item.id for record in records] == ids.tolist() == sorted([*range(10, 210, 10), 15])
+    )
+    for record, code in zip(records, codes, strict=True):
+        stored = canonical_values(*values_of(record, memory._vault.binding))
+        text = record.item.id.to_bytes(8, "big") + stored
+        assert code.tobytes() == hmac.digest(secret, text, "sha256")
+    leaves = memory.delete([15, 200]).receipt.before.leaves
+    assert [leaf.commitment for leaf in leaves] == [codes[1].tobytes(), codes[-1].tobytes()]
 
 
 def resigned(receipt):
@@ -211,7 +224,7 @@ def resigned(receipt):
 def test_even_the_owner_of_the_key_cannot_prove_what_is_not_so():
     honest = receipt_of([1, 4, 6, 9], {4})
     replace = dataclasses.replace
-    kept = Commitments(KEY, rows([1, 4, 6, 9]))
+    kept = committed([1, 4, 6, 9])
     lies = {
         "id 4 is not in": replace(honest, after=replace(kept.prove([0, 2]), items=3)),
         "would leave 3, not 4": replace(honest, after=kept.prove([0, 2])),

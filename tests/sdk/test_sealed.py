@@ -16,6 +16,7 @@ import keyring.backend
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from tests.sdk.sharing import contents
 from tests.stress import toy
 
 from procmem.cli import main
@@ -86,7 +87,7 @@ def test_it_answers_as_a_plain_memory_does(memory, tmp_path):
     assert not plain.stats().sealed
     ours, theirs = memory._vault.load_dense(), plain._vault.load_dense()
     assert [part.tobytes() for part in ours] == [part.tobytes() for part in theirs]
-    assert dict(memory._vault.canonical()) == dict(plain._vault.canonical())
+    assert contents(memory) == contents(plain)
     plain.close()
 
 

@@ -1,0 +1,85 @@
+#include "commitments.hpp"
+
+#include <algorithm>
+#include <atomic>
+
+#include "blocks.hpp"
+
+namespace procmem {
+namespace {
+
+constexpr std::size_t items_at_once = 64;   // that a worker claims
+constexpr double work_per_hash = 400;       // in multiply-adds, as `usable_threads` counts
+constexpr double work_per_hashed_byte = 4;  // without instructions for it three times that
+
+void number(Hmac& code, std::uint64_t value) {
+    unsigned char bytes[8];
+    for (unsigned i = 0; i < 8; ++i) {
+        bytes[i] = static_cast<unsigned char>(value >> (56 - 8 * i) & 0xff);
+    }
+    code.update(bytes, sizeof bytes);
+}
+
+// `canonical_bytes` of record.py: the length, all ones for none, and the bytes.
+void field(Hmac& code, Bytes value) {
+    if (value.data == nullptr) {
+        number(code, ~std::uint64_t{0});
+        return;
+    }
+    number(code, value.size);
+    code.update(value.data, value.size);
+}
+
+// Calls work(i) for every i below `count`, of which several workers claim some each.
+template <class Work>
+void for_each(std::size_t count, std::size_t threads, double work_in_all, const Work& work) {
+    const std::size_t parts = (count + items_at_once - 1) / items_at_once;
+    std::atomic<std::size_t> next_item{0};
+    run_on(usable_threads(threads, parts, work_in_all), [&](std::size_t) {
+        for (std::size_t first; (first = next_item.fetch_add(items_at_once)) < count;) {
+            const std::size_t end = std::min(first + items_at_once, count);
+            for (std::size_t i = first; i < end; ++i) {
+                work(i);
+            }
+        }
+    });
+}
+
+}  // namespace
+
+void commit(const std::vector<StoredItem>& items, Bytes secret, bool portable, std::size_t threads,
+            unsigned char* codes) {
+    const Hmac prepared(choose_compress(portable), secret.data, secret.size);
+    double work = 0;
+    for (const StoredItem& item : items) {
+        const std::size_t bytes = item.vector.size + item.label.size + item.source.size +
+                                  item.patches.size + item.mask.size;
+        work += 3 * work_per_hash + work_per_hashed_byte * static_cast<double>(bytes);
+    }
+    for_each(items.size(), threads, work, [&](std::size_t i) {
+        const StoredItem& item = items[i];
+        Hmac code = prepared;
+        number(code, static_cast<std::uint64_t>(item.id));
+        field(code, item.vector);
+        field(code, item.label);
+        field(code, item.source);
+        number(code, 8);
+        number(code, static_cast<std::uint64_t>(item.added_seconds));
+        field(code, item.patches);
+        field(code, item.mask);
+        code.finish(codes + i * hash_bytes);
+    });
+}
+
+void hash_rows(const unsigned char* rows, std::size_t count, std::size_t size, bool portable,
+               std::size_t threads, unsigned char* hashes) {
+    const Compress compress = choose_compress(portable);
+    const double each = work_per_hash + work_per_hashed_byte * static_cast<double>(size);
+    for_each(count, threads, each * static_cast<double>(count), [&](std::size_t i) {
+        Sha256 hash(compress);
+        hash.update(rows + i * size, size);
+        hash.finish(hashes + i * hash_bytes);
+    });
+}
+
+}  // namespace procmem
