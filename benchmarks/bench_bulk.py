@@ -11,14 +11,13 @@ better of two runs. Needs `pip install '.[cpu,ray]'`.
 from __future__ import annotations
 
 import multiprocessing
-import os
-import platform
 import shutil
 import tempfile
 import time
 from pathlib import Path
 
 import click
+from machine import machine
 
 from procmem import Embedder
 from procmem.bulk import embed_images
@@ -88,9 +87,7 @@ def main(photos: Path, out: Path | None) -> None:
                 )
     text = (
         f"# Bulk embedding\n\n`python benchmarks/bench_bulk.py PHOTOS`: {len(files):,} photos, one "
-        f"thread a worker, parts of {PART}.\n\n{platform.machine()}, {os.cpu_count()} cores\n\n"
-        + "\n".join(lines)
-        + "\n"
+        f"thread a worker, parts of {PART}.\n\n{machine()}\n\n" + "\n".join(lines) + "\n"
     )
     click.echo(text)
     if out is not None:

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import math
 import os
-import platform
 import random as chance
 import time
 from collections.abc import Callable
@@ -28,6 +27,7 @@ import click
 import hnswlib
 import numpy as np
 import numpy.typing as npt
+from machine import machine
 from PIL import Image
 
 from procmem import Embedder
@@ -257,12 +257,12 @@ def main(items: int, photos: Path | None, crop_count: int, out: Path | None) -> 
         rows = crops(photos, crop_count + QUERIES, kept)
         sets.append((f"{crop_count:,} crops of photos", rows))
     load = " to ".join(f"{one:.1f}" for one in sorted(os.getloadavg()[::2]))
-    machine = f"{platform.machine()}, {os.cpu_count()} cores, numpy {np.__version__}"
+    hardware = f"{machine()}, numpy {np.__version__}"
     text = (
         f"# Indexes\n\n`python benchmarks/bench_index.py --items {items}"
         f"{' --photos FOLDER' if photos else ''}`: top {K} of {WIDTH} numbers, {QUERIES} queries "
         f"one at a time ({FEW} for numpy and usearch), the first four rows in turns.\n\n"
-        f"{machine}; load average {load}\n"
+        f"{hardware}; load average {load}\n"
     )
     for name, vectors in sets:
         text += f"\n## {name}\n\n" + "\n".join(table(vectors)) + "\n"

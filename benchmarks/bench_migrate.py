@@ -10,8 +10,6 @@ that is told to be of a model that nobody has any more.
 
 from __future__ import annotations
 
-import os
-import platform
 import shutil
 import tempfile
 import time
@@ -19,6 +17,7 @@ from pathlib import Path
 
 import click
 import numpy as np
+from machine import machine
 from PIL import Image
 
 from procmem import Embedder, VisualMemory, migrate
@@ -122,7 +121,7 @@ def main(out: Path | None) -> None:
     text = (
         f"# Migration\n\n`python benchmarks/bench_migrate.py`: {PICTURES} JPEG files of 320 x 240 "
         f"pixels, from {OLD_SIDE} to 224 pixels, one thread; the best of {RUNS} runs in turn."
-        f"\n\n{platform.machine()}, {os.cpu_count()} cores\n\n" + "\n".join(lines) + "\n"
+        f"\n\n{machine()}\n\n" + "\n".join(lines) + "\n"
     )
     click.echo(text)
     if out is not None:

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import importlib.metadata
 import importlib.util
-import os
 import platform
 import shutil
 import statistics
@@ -24,6 +23,7 @@ from pathlib import Path
 import click
 import numpy as np
 import numpy.typing as npt
+from machine import machine
 
 from procmem import _patchsim, patchsim
 
@@ -242,7 +242,7 @@ def main(threads: int, rounds: int, large: bool, out: Path | None) -> None:
         f"`python benchmarks/bench_patchsim.py{' --large' if large else ''}`: {threads} threads, "
         f"medians of {rounds} runs that take turns.",
         "",
-        f"{platform.machine()}, {os.cpu_count()} cores, {', '.join(versions)}",
+        f"{machine()}, {', '.join(versions)}",
         "",
         *top_k_section(random, threads, rounds),
         *roofline_section(random, threads, rounds),

@@ -12,7 +12,6 @@ are measured in turns. Needs `pip install '.[evaluate,cpu]'`.
 from __future__ import annotations
 
 import importlib.metadata
-import os
 import platform
 import statistics
 import time
@@ -22,6 +21,7 @@ from typing import Any
 
 import click
 import numpy as np
+from machine import machine
 
 from procmem import Embedder
 from procmem.backends.onnxruntime import BATCH, INPUT, SIDE, import_onnxruntime
@@ -205,11 +205,11 @@ def main(
     out: Path | None,
 ) -> None:
     """Prints Markdown tables."""
-    machine = (
-        f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}, "
+    hardware = (
+        f"{machine()}, Python {platform.python_version()}, "
         f"onnxruntime {importlib.metadata.version('onnxruntime')}"
     )
-    lines = [machine, "", "## Cost", "", f"The model alone, medians of {rounds} turns.", ""]
+    lines = [hardware, "", "## Cost", "", f"The model alone, medians of {rounds} turns.", ""]
     lines += time_lines(sides, rounds)
     if against is not None:
         lines += ["", "## One file for every side, and a file for one, at 224", ""]

@@ -8,8 +8,6 @@ of runs that take turns, on the first of those images. Needs `pip install '.[eva
 
 from __future__ import annotations
 
-import os
-import platform
 import statistics
 import tempfile
 import time
@@ -19,6 +17,7 @@ from pathlib import Path
 import click
 import numpy as np
 import numpy.typing as npt
+from machine import machine
 
 from procmem import Embedder, VisualMemory
 from procmem.patchsim import top_k
@@ -125,7 +124,7 @@ def main(
         "# Segmentation: time, and a byte for each element",
         "",
         f"`python benchmarks/bench_segment.py DATA`: {masked.name}, medians of {rounds} runs that "
-        f"take turns; {platform.machine()}, {os.cpu_count()} cores.",
+        f"take turns; {machine()}.",
         "",
         "| side | | ms | of embedding two images |",
         "|---|---|---|---|",

@@ -26,6 +26,7 @@ from typing import Any
 import click
 import numpy as np
 import numpy.typing as npt
+from machine import machine
 
 from procmem.record import Binding, Item, Record
 from procmem.stores.contract import Store, Where
@@ -146,7 +147,7 @@ def main(sizes: tuple[int, ...], milvus: bool, out: Path | None) -> None:
                         store.close()
     text = (
         "# Stores of a memory, on servers too\n\n`python benchmarks/bench_servers.py`\n\n"
-        f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}, numpy "
+        f"{machine()}, Python {platform.python_version()}, numpy "
         f"{np.__version__}; clients and servers on the same cores.\n" + "\n".join(lines) + "\n"
     )
     click.echo(text)

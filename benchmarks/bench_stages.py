@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import importlib.metadata
 import io
-import os
 import platform
 import statistics
 import time
@@ -19,6 +18,7 @@ from pathlib import Path
 
 import click
 import numpy as np
+from machine import machine
 from PIL import Image
 
 import procmem
@@ -96,16 +96,16 @@ def main(items: int, out: Path | None) -> None:
     embed = next(v[0] for k, v in times.items() if k.startswith("embed"))
     lines = ["| stage | median ms | IQR ms | ratio to embed |", "|---|---|---|---|"]
     lines += [f"| {n} | {m:.2f} | {s:.2f} | {m / embed:.3f} |" for n, (m, s) in times.items()]
-    machine = (
-        f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}, "
+    hardware = (
+        f"{machine()}, Python {platform.python_version()}, "
         f"onnxruntime {importlib.metadata.version('onnxruntime')}, JPEG of {len(data) / 1e6:.1f} MB"
     )
     table = "\n".join(lines)
-    click.echo(f"{machine}\n\n{table}")
+    click.echo(f"{hardware}\n\n{table}")
     if out is not None:
         out.write_text(
             "# Time per stage\n\n`python benchmarks/bench_stages.py`: one 4000 x 3000 JPEG, "
-            f"medians of {RUNS} runs.\n\n{machine}\n\n{table}\n"
+            f"medians of {RUNS} runs.\n\n{hardware}\n\n{table}\n"
         )
 
 

@@ -9,7 +9,6 @@ new object on a vault that the system has in its cache. A delete is durable when
 
 from __future__ import annotations
 
-import os
 import platform
 import statistics
 import sys
@@ -21,6 +20,7 @@ from types import SimpleNamespace
 
 import click
 import numpy as np
+from machine import machine
 
 from procmem.erasure import erase
 from procmem.memory import VisualMemory
@@ -146,7 +146,7 @@ def main(sizes: tuple[int, ...], out: Path | None, folder: Path | None) -> None:
     heads = [f"{items:,}{', sealed' if sealed else ''}" for items, sealed in forms]
     table = "\n".join(
         [
-            f"{WIDTH}-wide vectors; {platform.machine()}, {os.cpu_count()} cores, Python "
+            f"{WIDTH}-wide vectors; {machine()}, Python "
             f"{platform.python_version()}, numpy {np.__version__}.",
             "",
             "| | " + " | ".join(heads) + " |",

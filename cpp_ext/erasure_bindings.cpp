@@ -94,9 +94,11 @@ ByteRows commit(const py::list& values, const py::list& dense, const py::bytes& 
     const py::tuple kept_values(values);  // whatever becomes of the lists
     const py::tuple kept_dense(dense);
     procmem::Bytes key{};
-    take_bytes(secret.ptr(), key);
-    if (kept_values.size() != kept_dense.size() || key.size > procmem::hash_block) {
-        throw py::value_error("wanted as many masks, or None, as items, and 64 bytes of secret");
+    if (!take_bytes(secret.ptr(), key) || key.size > procmem::hash_block) {
+        throw py::value_error("the secret is not bytes, 64 at most");
+    }
+    if (kept_values.size() != kept_dense.size()) {
+        throw py::value_error("wanted as many masks, or None, as items");
     }
     std::vector<procmem::StoredItem> items;
     items.reserve(kept_values.size());

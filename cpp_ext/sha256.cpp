@@ -11,6 +11,7 @@
 #include <asm/hwcap.h>
 #include <sys/auxv.h>
 #elif defined(PROCMEM_ARM64) && defined(_MSC_VER)
+#define NOMINMAX  // or std::min is another thing
 #include <windows.h>
 #endif
 

@@ -1,8 +1,8 @@
 // SHA-256 (FIPS 180-4) and HMAC (RFC 2104) of many short texts, for receipts.
 //
 // hashlib hashes as fast, but a call of it takes as long as the hash of a thousand bytes, and a
-// receipt needs several for each item. What is hashed here is checked with hashlib when a receipt
-// is signed and when it is verified.
+// receipt needs several for each item. Tests hold this to hashlib; and hashlib gets the root of each
+// tree anew from the leaves that a receipt proves, before it is signed and when it is verified.
 #pragma once
 
 #include <array>

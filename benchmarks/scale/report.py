@@ -6,11 +6,11 @@ What is said of other engines comes from the pages that `SOURCES` names; nothing
 from __future__ import annotations
 
 import math
-import os
 import platform
 from pathlib import Path
 
 import numpy as np
+from machine import machine
 from stores.vectors import WIDTH
 
 from scale.lines import LINES, Line, Steps, Tables, at_size, exponent, reach, recall, sizes_of
@@ -51,7 +51,7 @@ def report(tables: Tables, command: str) -> str:
 
 `{command}`
 
-{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}, numpy
+{machine()}, Python {platform.python_version()}, numpy
 {np.__version__}; load average at the steps' beginnings {min(loads):.1f} to {max(loads):.1f}.
 
 ![what a vault costs](../pictures/scale.png)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
-from typing import Literal, overload
+from typing import Literal, SupportsIndex, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -32,7 +32,7 @@ class Asking(OpenMemory):
     def neighbors(  # type: ignore[overload-overlap]
         self,
         image: ImageLike,
-        k: int = 10,
+        k: SupportsIndex = 10,
         *,
         label: str | None = None,
         added_since: datetime | None = None,
@@ -43,7 +43,7 @@ class Asking(OpenMemory):
     def neighbors(
         self,
         image: Iterable[ImageLike],
-        k: int = 10,
+        k: SupportsIndex = 10,
         *,
         label: str | None = None,
         added_since: datetime | None = None,
@@ -53,7 +53,7 @@ class Asking(OpenMemory):
     def neighbors(
         self,
         image: ImageLike | Iterable[ImageLike],
-        k: int = 10,
+        k: SupportsIndex = 10,
         *,
         label: str | None = None,
         added_since: datetime | None = None,
@@ -91,18 +91,22 @@ class Asking(OpenMemory):
 
     @overload
     def classify(  # type: ignore[overload-overlap]
-        self, image: ImageLike, k: int = 20, *, weighting: Weighting = "similarity"
+        self, image: ImageLike, k: SupportsIndex = 20, *, weighting: Weighting = "similarity"
     ) -> Answer: ...
 
     @overload
     def classify(
-        self, image: Iterable[ImageLike], k: int = 20, *, weighting: Weighting = "similarity"
+        self,
+        image: Iterable[ImageLike],
+        k: SupportsIndex = 20,
+        *,
+        weighting: Weighting = "similarity",
     ) -> list[Answer]: ...
 
     def classify(
         self,
         image: ImageLike | Iterable[ImageLike],
-        k: int = 20,
+        k: SupportsIndex = 20,
         *,
         weighting: Weighting = "similarity",
     ) -> Answer | list[Answer]:
@@ -136,7 +140,7 @@ class Asking(OpenMemory):
         return answers[0] if alone else answers
 
     def counterfactual(
-        self, image: ImageLike, k: int = 20, *, weighting: Weighting = "similarity"
+        self, image: ImageLike, k: SupportsIndex = 20, *, weighting: Weighting = "similarity"
     ) -> Counterfactual:
         """Finds the fewest items whose removal would change what `classify` says.
 
@@ -172,7 +176,7 @@ class Asking(OpenMemory):
     def influence(
         self,
         images: ImageLike | Iterable[ImageLike],
-        k: int = 20,
+        k: SupportsIndex = 20,
         *,
         by: GroupBy = "item",
         weighting: Weighting = "similarity",

@@ -24,6 +24,7 @@ from procmem.types import Embedding
 
 MaskLike: TypeAlias = npt.ArrayLike
 Prompt: TypeAlias = "tuple[ImageLike, MaskLike]"
+IdOrIds: TypeAlias = "int | np.integer[Any] | Iterable[int | np.integer[Any]]"
 
 
 @runtime_checkable

@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from procmem.address import read_addresses
-from procmem.batch import plain_ids
+from procmem.batch import IdOrIds, plain_ids
 from procmem.errors import (
     EmbedderMismatchError,
     ExchangeFormatError,
@@ -74,7 +74,7 @@ def share_items(
     path: str | os.PathLike[str],
     *,
     to: str | Iterable[str],
-    ids: int | Iterable[int] | None = None,
+    ids: IdOrIds | None = None,
     label: str | None = None,
     progress: Progress | None = None,
 ) -> int:
@@ -215,7 +215,7 @@ def reading(source: Path) -> Iterator[None]:
         ) from error
 
 
-def _chosen(memory: VisualMemory, ids: int | Iterable[int] | None, label: str | None) -> list[int]:
+def _chosen(memory: VisualMemory, ids: IdOrIds | None, label: str | None) -> list[int]:
     held = memory._vault.ids()
     if label is not None:
         if ids is not None:

@@ -151,10 +151,7 @@ class Connection:
                 if self._open is not None and self._replaced():
                     # Nobody but the writer may replace the ledger.
                     if not self.read_only and not self._replacing:
-                        raise VaultError(
-                            f"{self.ledger} was moved, deleted or replaced by someone else "
-                            "while it was open; close this memory and open it again"
-                        )
+                        raise self._moved()
                     self.disconnect()
                 with self.errors():
                     if self._open is None:
@@ -300,6 +297,36 @@ class Connection:
         raise VaultKeyError(
             f"the key that is kept for {self.ledger.parent} does not open it: the vault is a copy "
             "from before a deletion, or the key is; nobody can read this copy any more"
+        )
+
+    def apart(self) -> Callable[[], sqlite3.Connection]:
+        """Gives a function that opens a further connection to the file that is open, to read it.
+
+        It may be called in another thread, while this one is in the middle of a call.
+
+        Raises:
+            VaultError: the further one would be to another file.
+        """
+        self.rows("SELECT 1")
+
+        def connect() -> sqlite3.Connection:
+            opened = sqlite3.connect(
+                f"{self.ledger.as_uri()}?mode=ro",
+                uri=True,
+                isolation_level=None,
+                timeout=self._timeout_seconds,
+            )
+            if self._replaced():
+                opened.close()
+                raise self._moved()
+            return opened
+
+        return connect
+
+    def _moved(self) -> VaultError:
+        return VaultError(
+            f"{self.ledger} was moved, deleted or replaced by someone else while it was open; "
+            "close this memory and open it again"
         )
 
     def _replaced(self) -> bool:

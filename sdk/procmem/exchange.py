@@ -23,12 +23,12 @@ import hashlib
 import json
 import os
 import struct
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from itertools import islice
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
-from procmem.batch import plain_ids
+from procmem.batch import IdOrIds, plain_ids
 from procmem.errors import (
     ExchangeFormatError,
     InputError,
@@ -86,7 +86,7 @@ def export_items(
     memory: VisualMemory,
     path: str | os.PathLike[str],
     *,
-    ids: int | Iterable[int] | None = None,
+    ids: IdOrIds | None = None,
     progress: Progress | None = None,
 ) -> int:
     """Writes items with their vectors, patches and masks to a new file.

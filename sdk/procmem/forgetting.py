@@ -6,13 +6,12 @@ Takes a selection from the user, gives it to the store and returns its report.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
 from datetime import datetime
 from typing import cast
 
 import numpy as np
 
-from procmem.batch import plain_ids, seconds_between, source_of
+from procmem.batch import IdOrIds, plain_ids, seconds_between, source_of
 from procmem.errors import InputError, ItemNotFoundError
 from procmem.folder import not_held, path_of
 from procmem.image import ImageLike
@@ -26,7 +25,7 @@ class Forgetting(OpenMemory):
 
     def plan_delete(
         self,
-        ids: int | Iterable[int] | None = None,
+        ids: IdOrIds | None = None,
         *,
         label: str | None = None,
         source: str | os.PathLike[str] | None = None,
@@ -94,7 +93,7 @@ class Forgetting(OpenMemory):
 
     def delete(
         self,
-        ids: int | Iterable[int] | None = None,
+        ids: IdOrIds | None = None,
         *,
         label: str | None = None,
         source: str | os.PathLike[str] | None = None,
@@ -141,7 +140,7 @@ class Forgetting(OpenMemory):
             )
             return self._store.erase([item.id for item in chosen], receipt=receipt)
 
-    def _by_id(self, ids: int | Iterable[int]) -> tuple[Item, ...]:
+    def _by_id(self, ids: IdOrIds) -> tuple[Item, ...]:
         wanted = set(plain_ids(ids))
         chosen = tuple(self._store.erasable(wanted))
         missing = sorted(wanted.difference(item.id for item in chosen))

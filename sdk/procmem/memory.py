@@ -28,7 +28,7 @@ from typing import Any, TypeVar, cast
 import numpy as np
 
 from procmem.asking import Asking
-from procmem.batch import Column, MaskLike, one_or_many, plain_id, source_of
+from procmem.batch import Column, IdOrIds, MaskLike, one_or_many, plain_id, source_of
 from procmem.errors import ImageError, InputError
 from procmem.forgetting import Forgetting
 from procmem.image import ImageLike
@@ -92,7 +92,7 @@ class VisualMemory(Asking, Forgetting):
         labels: str | Iterable[str | None] | None = None,
         *,
         masks: MaskLike | Iterable[MaskLike | None] | None = None,
-        ids: int | Iterable[int] | None = None,
+        ids: IdOrIds | None = None,
         sources: str | Iterable[str | None] | None = None,
         progress: Callable[[int, int | None], None] | None = None,
     ) -> list[int]:

@@ -29,17 +29,22 @@ def replace_ledger(
     Args:
         ledger: path of the present one.
         connection: to it, outside a transaction.
-        write: makes the new one, durably, at a path that does not exist.
-        disconnect: closes `connection`; called in any case.
+        write: makes the new one, durably, at a path that does not exist. If it raises, nothing else
+            happens than that what it made goes.
+        disconnect: closes `connection`; called in any other case.
 
     Raises:
         sqlite3.Error, OSError: the present ledger is still there, or the new one is.
     """
     folder = ledger.parent
     copy, retired = folder / TEMPORARY, folder / RETIRED
-    descriptor = -1
     try:
         write(copy)
+    except BaseException:
+        remove_leftovers(ledger)
+        raise
+    descriptor = -1
+    try:
         # A second name keeps the old bytes in reach until they are zeroed, even over a crash.
         # Where the file system has no links, the open descriptor must do.
         with contextlib.suppress(OSError):

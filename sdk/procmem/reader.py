@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from procmem import _erasure
-from procmem.checking import Use, check_order, check_rows
+from procmem.checking import check_order, check_rows
 from procmem.columns import ItemColumns
 from procmem.connection import Connection
 from procmem.errors import VaultFormatError
@@ -276,27 +276,31 @@ class LedgerReader:
         Raises:
             VaultFormatError: a row is damaged, missing, too many or out of order.
         """
-        ids = [np.empty(0, dtype=np.int64)]
-        codes = [np.empty((0, HASH_BYTES), dtype=np.uint8)]
 
-        def commit(values: list[ItemValues], dense: list[DenseValues | None]) -> None:
-            ids.append(np.array([item[0] for item in values], dtype=np.int64))
-            codes.append(_erasure.commit(values, dense, secret))
+        def read(
+            connection: sqlite3.Connection,
+        ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.uint8]]:
+            ids = [np.empty(0, dtype=np.int64)]
+            codes = [np.empty((0, HASH_BYTES), dtype=np.uint8)]
 
-        self.check(commit)
-        return np.concatenate(ids), np.concatenate(codes)
+            def commit(values: list[ItemValues], dense: list[DenseValues | None]) -> None:
+                ids.append(np.array([item[0] for item in values], dtype=np.int64))
+                codes.append(_erasure.commit(values, dense, secret))
 
-    def check(self, use: Use | None = None) -> None:
+            check_rows(connection, self._form, commit)
+            return np.concatenate(ids), np.concatenate(codes)
+
+        with self._damages():
+            return self._connection.snapshot(read)
+
+    def check(self) -> None:
         """Reads every row, some at a time, and compares it with its checksum.
-
-        Args:
-            use: see `checking.check_rows`.
 
         Raises:
             VaultFormatError: a row is damaged, missing, too many or out of order.
         """
         with self._damages():
-            self._connection.snapshot(lambda connection: check_rows(connection, self._form, use))
+            self._connection.snapshot(lambda connection: check_rows(connection, self._form))
 
     def problems(self) -> list[str]:
         """Reads everything and says what is wrong, one sentence each; empty if all is well."""

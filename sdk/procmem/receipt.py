@@ -121,7 +121,7 @@ class Receipt:
 
 
 class Commitments:
-    """All items of a vault at one moment, as leaves under a root; about 140 bytes for each.
+    """All items of a vault at one moment, as leaves under a root; about 100 bytes for each.
 
     A commitment is the HMAC-SHA256, under the vault's secret, of an item's id (8 bytes, big endian)
     and its canonical bytes: 32 bytes that tell nothing to whoever lacks the secret. Without the id,
@@ -183,6 +183,8 @@ def sign_receipt(
 
     erased = np.array(erased_ids, dtype=np.int64)
     kept = ~np.isin(before.ids, erased)
+    if np.count_nonzero(~kept) != len(erased):
+        raise ReceiptError("an id that was erased is not one of those before")
     same = np.array_equal(before.ids[kept], after.ids)
     if not same or not np.array_equal(before.codes[kept], after.codes):
         raise ReceiptError("the vault after the deletion is not the one before without the items")

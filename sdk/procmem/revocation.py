@@ -28,7 +28,7 @@ from typing import Any
 import numpy as np
 
 from procmem.address import read_addresses
-from procmem.batch import plain_ids
+from procmem.batch import IdOrIds, plain_ids
 from procmem.bundle import reading
 from procmem.errors import InputError, ReceiptError, UntrustedSignerError
 from procmem.image import ImageLike
@@ -66,7 +66,7 @@ class RevocationList:
 def revoke(
     memory: VisualMemory,
     path: str | os.PathLike[str],
-    ids: int | Iterable[int] | None = None,
+    ids: IdOrIds | None = None,
     *,
     label: str | None = None,
     source: str | os.PathLike[str] | None = None,

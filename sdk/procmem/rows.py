@@ -87,7 +87,7 @@ class Rows(Protocol):
         ...
 
     def take_items(self, rows: list[Row], vectors: npt.NDArray[np.float16]) -> ItemBatch:
-        """The same column by column, of at least one row.
+        """The values column by column, of at least one row.
 
         Args:
             rows: M of them.

@@ -27,14 +27,14 @@ import logging
 import os
 import sqlite3
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 
 import numpy as np
 
 from procmem.beside import PREVIOUS, Beside, WithBeside, check_not_beside
-from procmem.checking import alongside
+from procmem.checking import CheckApart
 from procmem.connection import SCHEMA_BESIDE, Connection
 from procmem.errors import (
     InputError,
@@ -303,9 +303,10 @@ class Vault(WithBeside):
             self.check_writable()
             try:
                 self.mark()
-                # Not one after the other, because both take long and need different things.
-                with self._connection.errors(), alongside(self._check_apart()) as checked:
-                    self._rewrite(checked)
+                checks = [ledger.check_apart() for ledger in self._ledgers()]
+                # Meanwhile the copy is written: both take long, and need different things.
+                with self._connection.errors(), CheckApart(checks) as check:
+                    self._rewrite(check)
                 if PREVIOUS in self.open_beside and not self.open_beside[PREVIOUS].count():
                     self.drop_beside(PREVIOUS)
                 if not self._revocation_is_due():
@@ -437,28 +438,14 @@ class Vault(WithBeside):
     def _ledgers(self) -> list[LedgerWriter]:
         return [self, *self.open_beside.values()]
 
-    def _check_apart(self) -> Callable[[], None]:
-        """`LedgerWriter.check_apart`, of all ledgers."""
-        checks = [ledger.check_apart() for ledger in self._ledgers()]
-
-        def check() -> None:
-            for each in checks:
-                each()
-
-        return check
-
-    def _rewrite(self, checked: Callable[[], None]) -> None:
-        """Puts copies of all ledgers in their places; of sealed ones under a new epoch key.
-
-        Args:
-            checked: called before anything is replaced, or a key; raises if a ledger is damaged.
-        """
+    def _rewrite(self, check: CheckApart) -> None:
+        """Puts copies of all ledgers in their places; of sealed ones under a new epoch key."""
         seal, place = self.seal, self._key_place
         if seal is None or place is None:
             for ledger in self._ledgers():
-                ledger.rewrite(ready=checked)
+                ledger.rewrite(check=check)
             return
-        checked()
+        check.result()  # first, for keys change with what follows
         self._bring_to_one_epoch()
         new = new_key()
         place.put(seal.id, new, beside=self.epoch_key())

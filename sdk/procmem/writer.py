@@ -6,13 +6,13 @@ holds the mutex of the connection and the lock of the folder, and has said what 
 
 from __future__ import annotations
 
-import contextlib
 import sqlite3
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 
-from procmem.checking import check_rows
+from procmem.checking import CheckApart, Flag, check_rows, stop_by
 from procmem.connection import Connection
 from procmem.folder import TEMPORARY
 from procmem.ledger import Seal, add_checksums, write_copy, write_ledger
@@ -79,16 +79,14 @@ class LedgerWriter(LedgerReader):
                 f"DELETE FROM {schema}.{table} WHERE id = ?", [(id_,) for id_ in ids]
             )
 
-    def rewrite(
-        self, key: bytes | None = None, *, ready: Callable[[], object] = lambda: None
-    ) -> None:
+    def rewrite(self, key: bytes | None = None, *, check: CheckApart | None = None) -> None:
         """Puts a copy of the ledger in its place, a function of its rows alone; zeroes the old one.
 
         Args:
             key: of the epoch that a sealed ledger's items are wrapped under from now on, which is
                 kept already; None leaves their wrapping as it is.
-            ready: called when the copy is on the disk, before anything happens to the old one; what
-                it raises leaves that as it was.
+            check: waited for before anything happens to the old one, which is left as it was if
+                the check fails.
 
         Raises:
             sqlite3.Error, OSError, VaultFormatError: the old ledger is still there, or the new one.
@@ -97,29 +95,27 @@ class LedgerWriter(LedgerReader):
         change = None if key is None else partial(self._rewrap, key)
 
         def write(path: Path) -> None:
-            write_copy(connection, path, change=change)
-            ready()
+            if check is None:
+                write_copy(connection, path, change=change)
+            else:
+                check.copy(connection, lambda: write_copy(connection, path, change=change))
+            self._connection.expect_replacement()
 
-        self._connection.expect_replacement()
         replace_ledger(
             self._ledger, connection, write=write, disconnect=self._connection.disconnect
         )
 
-    def check_apart(self) -> Callable[[], None]:
+    def check_apart(self) -> Callable[[Flag], None]:
         """Gives a function that does what `check` does, over a connection of its own.
 
         Another thread may use the ledger's connection meanwhile, but nobody may change the ledger.
+        Once the flag that it is given is set it ends with sqlite3.OperationalError.
         """
-        self._connection.rows("SELECT 1")  # which tells the form that its rows have now
-        form, address = self._form, f"{self._ledger.as_uri()}?mode=ro"
+        connect, form = self._connection.apart(), self._form  # the form that the rows have now
 
-        def check() -> None:
-            with (
-                contextlib.closing(
-                    sqlite3.connect(address, uri=True, isolation_level=None)
-                ) as connection,
-                self._damages(),
-            ):
+        def check(stopped: Flag) -> None:
+            with self._connection.errors(), self._damages(), closing(connect()) as connection:
+                stop_by(connection, stopped)
                 connection.execute("BEGIN")
                 check_rows(connection, form)
 

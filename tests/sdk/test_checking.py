@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import sqlite3
 import threading
+from contextlib import closing
 
 import pytest
 from tests.stress import toy
 
 from procmem import checking
-from procmem.checking import alongside, check_rows
+from procmem.checking import CheckApart, check_rows, stop_by
 from procmem.rows import DamagedRowError, PlainRows
 from procmem.vault import Vault
 
 IDS = range(1, 131)
+ENDLESS = (
+    "WITH RECURSIVE one(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM one) SELECT sum(n) FROM one"
+)
 
 
 @pytest.fixture(scope="module")
@@ -86,43 +90,129 @@ def test_every_kind_of_damage_is_noticed(connection, damage, use):
         check_rows(connection, PlainRows(), use)
 
 
-def test_work_alongside_is_done_in_another_thread_and_its_result_waited_for():
-    begun, go_on = threading.Event(), threading.Event()
+@pytest.mark.parametrize("damaged", [False, True])
+def test_no_statement_is_left_open_whatever_happens(connection, damaged):
+    if damaged:
+        connection.execute("UPDATE items SET checksum = checksum + 1 WHERE id = 5")
+    try:
+        check_rows(connection, PlainRows())
+    except DamagedRowError as error:
+        kept = error  # and with it every frame that it came through
+        assert damaged
+        assert kept.__traceback__ is not None
+    connection.execute("VACUUM")  # which SQLite refuses while a statement is going on
 
-    def work():
-        begun.set()
-        assert go_on.wait(60)
-        return threading.get_ident()
 
-    with alongside(work) as result:
-        assert begun.wait(60)
-        go_on.set()
-        assert result() != threading.get_ident()
+def test_a_mask_of_no_item_is_passed_over(connection):
+    connection.execute("UPDATE dense SET id = 500 WHERE id = (SELECT max(id) FROM dense)")
+    given = []
+    with pytest.raises(DamagedRowError):
+        check_rows(connection, PlainRows(), lambda items, masks: given.extend(masks))
+    assert len([mask for mask in given if mask]) == len(masked(connection)) - 1
 
 
-def test_a_block_that_fails_ends_after_the_work_and_with_its_own_error():
-    done = []
+# ---- in a thread of its own
+
+
+def test_the_check_is_done_in_another_thread_and_waited_for():
     go_on = threading.Event()
+    idents = []
+
+    def check(stopped):
+        assert go_on.wait(60)
+        idents.append(threading.get_ident())
+
+    with CheckApart([check, check]) as apart:
+        assert idents == []
+        go_on.set()
+        apart.result()
+        assert len(idents) == 2
+        apart.result()
+    assert threading.get_ident() not in idents
+
+
+def test_a_block_that_fails_stops_the_check_and_ends_after_it(connection, tmp_path):
+    begun = threading.Event()
+    ended = []
+
+    def check(stopped):
+        with closing(sqlite3.connect(":memory:")) as endless:
+            stop_by(endless, stopped)
+            begun.set()
+            try:
+                endless.execute(ENDLESS)
+            except sqlite3.OperationalError as error:
+                ended.append(str(error))
+                raise
 
     def fail():
-        with alongside(lambda: (go_on.wait(60), done.append(1))):
-            go_on.set()
+        with CheckApart([check]):
+            assert begun.wait(60)
             raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
         fail()
-    assert done == [1]
+    assert ended == ["interrupted"]
 
 
-def test_what_fails_alongside_is_raised_where_it_is_waited_for():
-    with alongside(lambda: 1 // 0) as result, pytest.raises(ZeroDivisionError):
-        result()
+def test_a_check_that_fails_stops_the_copy_and_says_why():
+    begun = threading.Event()
+
+    def check(stopped):
+        assert begun.wait(60)
+        raise DamagedRowError("item 5 is another one")
+
+    def copy(connection):
+        begun.set()
+        connection.execute(ENDLESS)
+
+    with closing(sqlite3.connect(":memory:")) as connection:
+        with pytest.raises(DamagedRowError, match="item 5"), CheckApart([check]) as apart:
+            apart.copy(connection, lambda: copy(connection))
+        assert connection.execute("SELECT 1").fetchone() == (1,)  # not stopped any more
 
 
-def test_without_a_thread_the_work_is_done_when_it_is_waited_for(monkeypatch):
+def test_a_copy_that_fails_by_itself_says_so():
+    with closing(sqlite3.connect(":memory:")) as connection:
+
+        def copy():
+            connection.execute("SELECT * FROM missing")
+
+        with (
+            pytest.raises(sqlite3.OperationalError, match="no such table"),
+            CheckApart([]) as apart,
+        ):
+            apart.copy(connection, copy)
+
+
+def test_a_check_that_fails_after_the_copy_is_told():
+    copied = threading.Event()
+
+    def check(stopped):
+        assert copied.wait(60)
+        raise DamagedRowError("item 5 is another one")
+
+    with (
+        closing(sqlite3.connect(":memory:")) as connection,
+        CheckApart([check]) as apart,
+        pytest.raises(DamagedRowError, match="item 5"),
+    ):
+        apart.copy(connection, copied.set)
+
+
+def test_without_a_thread_the_check_is_done_before_the_block(monkeypatch):
     def refused(self):
         raise RuntimeError("can't start new thread")
 
     monkeypatch.setattr(threading.Thread, "start", refused)
-    with alongside(threading.get_ident) as result:
-        assert result() == threading.get_ident()
+    idents = []
+    with CheckApart([lambda stopped: idents.append(threading.get_ident())]) as apart:
+        assert idents == [threading.get_ident()]
+        apart.result()
+    assert len(idents) == 1
+
+    def damaged(stopped):
+        raise DamagedRowError("item 5 is another one")
+
+    with pytest.raises(DamagedRowError), CheckApart([damaged]):
+        pytest.fail("the block was begun")

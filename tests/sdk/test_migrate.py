@@ -786,6 +786,17 @@ def test_a_damaged_next_ledger_is_named_and_the_memory_is_not_lost(vault, key, m
     assert migrate(vault, NEW, key=key).items == 40
 
 
+def test_a_purge_names_the_ledger_that_is_damaged(vault, key, monkeypatch, caplog):
+    half_way(vault, key, monkeypatch)
+    path = vault / "next" / "ledger.sqlite"
+    held = Vault(vault, key=key)
+    data = path.read_bytes()
+    path.write_bytes(data[:8192] + b"\0" * (len(data) - 8192))
+    assert not held.purge()
+    held.close()
+    assert f"{path} is damaged" in caplog.text
+
+
 def test_a_key_given_with_an_open_memory_is_refused(vault, key):
     with opened(vault, OLD, key) as memory, pytest.raises(InputError, match="leave it out"):
         migrate(memory, NEW, key="keystore")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import gc
 import os
 import shutil
 import sqlite3
@@ -12,11 +13,13 @@ import subprocess
 import sys
 import textwrap
 import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
 from tests.stress.kill import run_kills
 
+from procmem.checking import check_rows
 from procmem.errors import (
     EmbedderMismatchError,
     InputError,
@@ -28,7 +31,10 @@ from procmem.errors import (
     VaultLockedError,
     VaultReadOnlyError,
 )
+from procmem.folder import TEMPORARY
+from procmem.ledger import write_copy
 from procmem.record import Binding, Item, Record
+from procmem.rows import DamagedRowError
 from procmem.vault import Vault
 
 BINDING = Binding("ab" * 32, "toy", cls_dim=48, patch_dim=12, side=32, patch_size=8)
@@ -121,7 +127,8 @@ def test_the_texts_of_all_items_are_given_in_their_order_however_many_there_are(
     ]
 
 
-def test_a_tree_whose_branches_meet_again_takes_no_memory_for_its_millions(folder, vault):
+def make_branches_meet(folder, vault):
+    """Makes of a ledger a tree that leads to most of its rows hundreds of times."""
     vault.add(record(id_) for id_ in range(100, 3_000))
     vault.close()
     connection = sqlite3.connect(folder / "ledger.sqlite")
@@ -141,6 +148,10 @@ def test_a_tree_whose_branches_meet_again_takes_no_memory_for_its_millions(folde
         place = (branch - 1) * 4096 + cells[0]
         data[place : place + 4] = page[cells[1] : cells[1] + 4]
     (folder / "ledger.sqlite").write_bytes(data)
+
+
+def test_a_tree_whose_branches_meet_again_takes_no_memory_for_its_millions(folder, vault):
+    make_branches_meet(folder, vault)
     with contextlib.closing(Vault(folder, read_only=True)) as reader:
         assert reader.count() > 100_000
         with pytest.raises(VaultFormatError, match="more items than the file has room for"):
@@ -722,6 +733,84 @@ def test_a_damaged_ledger_is_not_purged(folder, caplog):
     assert not vault.purge()
     vault.close()
     assert (folder / "ledger.sqlite").read_bytes() == before
+
+
+OPEN_FILES = Path("/proc/self/fd")
+
+
+def descriptors_of(path):
+    """How many of this process's open files are this one, also after it was replaced."""
+    found = 0
+    for descriptor in OPEN_FILES.iterdir():
+        with contextlib.suppress(OSError):
+            found += str(descriptor.readlink()).startswith(str(path))
+    return found
+
+
+@pytest.mark.skipif(not OPEN_FILES.exists(), reason="counts open files as Linux does")
+def test_a_purge_that_was_refused_leaves_nothing_locked_or_open(folder, caplog):
+    connection = sqlite3.connect(folder / "ledger.sqlite")
+    connection.execute("UPDATE items SET checksum = checksum + 1 WHERE id = 5")
+    connection.commit()
+    connection.close()
+    vault = Vault(folder)
+    gc.disable()  # which would close what nobody can reach any more
+    try:
+        assert not vault.purge()
+        assert "item 5 does not match its checksum" in caplog.text
+        vault.add([record(100)])
+        vault.close()
+        assert descriptors_of(folder / "ledger.sqlite") == 0
+        with contextlib.closing(sqlite3.connect(folder / "ledger.sqlite", timeout=0)) as other:
+            other.execute("BEGIN EXCLUSIVE")
+    finally:
+        gc.enable()
+
+
+def test_a_ledger_that_is_damaged_is_not_copied_to_its_end(folder, vault, monkeypatch, caplog):
+    make_branches_meet(folder, vault)
+    failed = threading.Event()
+    sizes = []
+
+    def check(*arguments):
+        try:
+            check_rows(*arguments)
+        except DamagedRowError:
+            failed.set()
+            raise
+
+    def copy(connection, path, **options):
+        connection.execute("SELECT 1")
+        assert failed.wait(60)
+        try:
+            write_copy(connection, path, **options)
+        finally:
+            sizes.append(path.stat().st_size)
+
+    monkeypatch.setattr("procmem.writer.check_rows", check)
+    monkeypatch.setattr("procmem.writer.write_copy", copy)
+    before = (folder / "ledger.sqlite").read_bytes()
+    with contextlib.closing(Vault(folder)) as damaged:
+        assert not damaged.purge()
+    assert "out of order" in caplog.text
+    assert len(sizes) == 1
+    assert sizes[0] < len(before)  # it would be a hundred times that
+    assert (folder / "ledger.sqlite").read_bytes() == before
+    assert not (folder / TEMPORARY).exists()
+
+
+def test_a_ledger_put_in_the_place_of_a_damaged_one_is_still_refused(folder):
+    connection = sqlite3.connect(folder / "ledger.sqlite")
+    connection.execute("DELETE FROM items WHERE id = 5")
+    connection.commit()
+    connection.close()
+    vault = Vault(folder)
+    assert not vault.purge()
+    shutil.copy(folder / "ledger.sqlite", folder / "another")
+    (folder / "another").replace(folder / "ledger.sqlite")
+    with pytest.raises(VaultError, match="replaced by someone else"):
+        vault.add([record(100)])
+    vault.close()
 
 
 # ---- older formats
