@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from machine import machine
 from stores import STORES
 from stores.measure import WANTED_RECALL, K, Step, StepError
 from stores.vectors import BLOCK, WIDTH, Vectors
@@ -262,12 +263,12 @@ def report(tables: dict[int, dict[str, Row]], command: str, threads: int) -> str
 
     keys = [key for key in STORES if any(key in rows for rows in tables.values())]
     versions = {STORES[key].package: STORES[key].version() for key in keys}
-    machine = (
-        f"{platform.machine()}, {threads} of {os.cpu_count()} cores, Python "
+    hardware = (
+        f"{machine()}, {threads} of them used, Python "
         f"{platform.python_version()}, numpy {np.__version__}, "
         + ", ".join(f"{name} {version}" for name, version in versions.items())
     )
-    parts = [f"# Vector stores\n\n`python benchmarks/bench_stores.py {command}`\n\n{machine}"]
+    parts = [f"# Vector stores\n\n`python benchmarks/bench_stores.py {command}`\n\n{hardware}"]
     for count, rows in tables.items():
         lines = [line(key, row) for key, row in rows.items()]
         parts.append("\n".join([f"## {count:,} items\n", HEAD, *lines]))

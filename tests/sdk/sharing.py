@@ -9,7 +9,7 @@ from tests.stress import toy
 
 from procmem.address import vault_address
 from procmem.memory import VisualMemory
-from procmem.record import Record
+from procmem.record import Record, canonical_values, values_of
 
 
 class OtherModel(toy.ToyEmbedder):
@@ -30,11 +30,16 @@ def filled(path: Path, ids=range(1, 13), **options) -> VisualMemory:
 
 
 def contents(memory) -> dict[int, bytes]:
-    """What stands for everything that is stored of each item, by id."""
-    return contents_of(memory._vault)
+    """Everything that is stored of each item, by id."""
+    vault = memory._vault
+    return {
+        record.item.id: canonical_values(*values_of(record, vault.binding))
+        for record in vault.records(vault.ids())
+    }
 
 
 def contents_of(vault) -> dict[int, bytes]:
+    """What stands for that, of the items that a migration has left too."""
     ids, codes = vault.commitments(b"of the tests")
     return dict(zip(ids.tolist(), map(bytes, codes), strict=True))
 
