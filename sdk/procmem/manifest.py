@@ -55,6 +55,7 @@ class Origin:
         code_version: version of procmem that trained.
         steps: optimizer steps taken.
         images_seen: training images consumed (before cropping into views).
+            Seed, programs, steps and images are those of the last run, see `runs`.
         trained_on_real_data: always False for weights that procmem ships.
         chain: SHA-256 of each ancestor file, oldest first, as ("checkpoint", "ab12...") pairs.
     """
@@ -67,6 +68,17 @@ class Origin:
     images_seen: int
     trained_on_real_data: bool = False
     chain: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def runs(self) -> int:
+        """How many training runs made the weights, each from where the one before had ended."""
+        return 1 + sum(kind == "start" for kind, _ in self.chain)
+
+    @property
+    def training(self) -> str:
+        """What the weights were trained on, in words."""
+        images = f"{self.images_seen:,} procedural images"
+        return images if self.runs == 1 else f"{images} in the last of {self.runs} runs"
 
 
 @dataclass(frozen=True, slots=True)

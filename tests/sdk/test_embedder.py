@@ -677,3 +677,12 @@ def test_importing_the_embedder_imports_no_engine() -> None:
     assert (
         subprocess.run([sys.executable, "-c", code], env=environment, check=False).returncode == 0
     )
+
+
+def test_weights_of_several_runs_say_that_their_figures_are_of_the_last():
+    origin = Origin("shaders", 1, "0" * 64, "0.1.0", steps=10, images_seen=1280)
+    assert (origin.runs, origin.training) == (1, "1,280 procedural images")
+    ends = [("training state", "1" * 64), ("start", "2" * 64)]
+    chain = (*ends, *ends, ("training state", "3" * 64), ("checkpoint", "4" * 64))
+    origin = dataclasses.replace(origin, chain=chain)
+    assert (origin.runs, origin.training) == (3, "1,280 procedural images in the last of 3 runs")

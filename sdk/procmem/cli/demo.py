@@ -117,17 +117,12 @@ class _Telling:
     def teach(self, memory: VisualMemory) -> None:
         """Step 1: every taught lesson goes into the memory."""
         manifest = self._embedder.manifest
-        origin = manifest.origin
         self.document["model"] = manifest.name
         self._say(
             table(
                 [
                     ("photos", self._lessons.title),
-                    (
-                        "model",
-                        f"{manifest.name}: trained on {origin.images_seen:,} procedural images, "
-                        "no photo",
-                    ),
+                    ("model", f"{manifest.name}: trained on {manifest.origin.training}, no photo"),
                     ("vault", str(self._vault)),
                 ]
             )

@@ -194,6 +194,8 @@ def _models(problems: list[str]) -> list[dict[str, Any]]:
                 "architecture": manifest.architecture,
                 "process": manifest.origin.process,
                 "images_seen": manifest.origin.images_seen,
+                "runs": manifest.origin.runs,
+                "training": manifest.origin.training,
                 "trained_on_real_data": manifest.origin.trained_on_real_data,
             }
         )
@@ -297,8 +299,7 @@ def _describe(document: dict[str, Any]) -> None:
             (
                 "model",
                 f"{model['name']}, {model['bytes'] / 1e6:.1f} MB, hash verified "
-                f"({model['sha256'][:12]}), {model['process']}, "
-                f"{model['images_seen']:,} procedural images",
+                f"({model['sha256'][:12]}), {model['process']}, {model['training']}",
             )
         )
     if document["memory"] is not None:

@@ -112,7 +112,7 @@ class Desk:
             "sealed": stats.sealed,
             "vault": self.memory.place,
             "model": manifest.name,
-            "images_seen": manifest.origin.images_seen,
+            "training": manifest.origin.training,
             "device": self.embedder.device,
             "version": self._version,
             "thumbnails": len(self._thumbnails),

@@ -43,7 +43,7 @@ function showState(state) {
   }));
   at("drop").hidden = !state.thumbnails;
   at("model").textContent =
-    `${state.model}, trained on ${state.images_seen.toLocaleString("en")} procedural images and no photo; ` +
+    `${state.model}, trained on ${state.training}, on no photo; ` +
     `runs on ${state.device}; memory in ${state.vault}${state.sealed ? ", sealed" : ""}.`;
 }
 
