@@ -720,11 +720,15 @@ def test_sound_rows_in_another_order_are_refused_and_not_written_anew(tmp_path, 
     assert (tmp_path / "ledger.sqlite").read_bytes() == damaged
 
 
+def damage(folder, statement):
+    """Changes a ledger as no call of a vault does."""
+    with contextlib.closing(sqlite3.connect(folder / "ledger.sqlite")) as connection:
+        connection.execute(statement)
+        connection.commit()
+
+
 def test_a_damaged_ledger_is_not_purged(folder, caplog):
-    connection = sqlite3.connect(folder / "ledger.sqlite")
-    connection.execute("DELETE FROM items WHERE id = 5")
-    connection.commit()
-    connection.close()
+    damage(folder, "DELETE FROM items WHERE id = 5")
     (folder / "PURGE_PENDING").touch()
     before = (folder / "ledger.sqlite").read_bytes()
     vault = Vault(folder)
@@ -749,10 +753,7 @@ def descriptors_of(path):
 
 @pytest.mark.skipif(not OPEN_FILES.exists(), reason="counts open files as Linux does")
 def test_a_purge_that_was_refused_leaves_nothing_locked_or_open(folder, caplog):
-    connection = sqlite3.connect(folder / "ledger.sqlite")
-    connection.execute("UPDATE items SET checksum = checksum + 1 WHERE id = 5")
-    connection.commit()
-    connection.close()
+    damage(folder, "UPDATE items SET checksum = checksum + 1 WHERE id = 5")
     vault = Vault(folder)
     gc.disable()  # which would close what nobody can reach any more
     try:
@@ -800,10 +801,7 @@ def test_a_ledger_that_is_damaged_is_not_copied_to_its_end(folder, vault, monkey
 
 
 def test_a_ledger_put_in_the_place_of_a_damaged_one_is_still_refused(folder):
-    connection = sqlite3.connect(folder / "ledger.sqlite")
-    connection.execute("DELETE FROM items WHERE id = 5")
-    connection.commit()
-    connection.close()
+    damage(folder, "DELETE FROM items WHERE id = 5")
     vault = Vault(folder)
     assert not vault.purge()
     shutil.copy(folder / "ledger.sqlite", folder / "another")
