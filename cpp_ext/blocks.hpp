@@ -81,6 +81,21 @@ void run_on(std::size_t threads, const Work& work) {
     }
 }
 
+// Calls work(i), which must not throw, for every i below `count`; workers claim some at a time.
+template <class Work>
+void for_each(std::size_t count, std::size_t threads, double work_in_all, const Work& work) {
+    constexpr std::size_t at_once = 64;
+    std::atomic<std::size_t> next{0};
+    run_on(usable_threads(threads, (count + at_once - 1) / at_once, work_in_all), [&](std::size_t) {
+        for (std::size_t first; (first = next.fetch_add(at_once)) < count;) {
+            const std::size_t end = std::min(first + at_once, count);
+            for (std::size_t i = first; i < end; ++i) {
+                work(i);
+            }
+        }
+    });
+}
+
 inline void widen_rows(const Kernels& kernels, const Half* source, std::size_t count,
                        float* target) {
     kernels.widen(source, count, target);

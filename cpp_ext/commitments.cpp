@@ -1,22 +1,17 @@
 #include "commitments.hpp"
 
-#include <algorithm>
-#include <atomic>
-
+#include "big_endian.hpp"
 #include "blocks.hpp"
 
 namespace procmem {
 namespace {
 
-constexpr std::size_t items_at_once = 64;   // that a worker claims
 constexpr double work_per_hash = 400;       // in multiply-adds, as `usable_threads` counts
 constexpr double work_per_hashed_byte = 4;  // without instructions for it three times that
 
 void number(Hmac& code, std::uint64_t value) {
     unsigned char bytes[8];
-    for (unsigned i = 0; i < 8; ++i) {
-        bytes[i] = static_cast<unsigned char>(value >> (56 - 8 * i) & 0xff);
-    }
+    big_endian(value, sizeof bytes, bytes);
     code.update(bytes, sizeof bytes);
 }
 
@@ -28,21 +23,6 @@ void field(Hmac& code, Bytes value) {
     }
     number(code, value.size);
     code.update(value.data, value.size);
-}
-
-// Calls work(i) for every i below `count`, of which several workers claim some each.
-template <class Work>
-void for_each(std::size_t count, std::size_t threads, double work_in_all, const Work& work) {
-    const std::size_t parts = (count + items_at_once - 1) / items_at_once;
-    std::atomic<std::size_t> next_item{0};
-    run_on(usable_threads(threads, parts, work_in_all), [&](std::size_t) {
-        for (std::size_t first; (first = next_item.fetch_add(items_at_once)) < count;) {
-            const std::size_t end = std::min(first + items_at_once, count);
-            for (std::size_t i = first; i < end; ++i) {
-                work(i);
-            }
-        }
-    });
 }
 
 }  // namespace

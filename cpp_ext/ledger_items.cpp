@@ -4,14 +4,14 @@
 #include <array>
 #include <atomic>
 
+#include "big_endian.hpp"
 #include "blocks.hpp"
 
 namespace procmem {
 namespace {
 
-constexpr std::size_t slices = 16;        // bytes of a text that are looked up at once
-constexpr std::size_t rows_at_once = 64;  // that a worker claims
-constexpr double work_per_byte = 8;       // in multiply-adds, as `usable_threads` counts
+constexpr std::size_t slices = 16;   // bytes of a text that are looked up at once
+constexpr double work_per_byte = 8;  // in multiply-adds, as `usable_threads` counts
 constexpr std::uint32_t polynomial = 0xedb88320u;
 constexpr std::uint16_t exponent = 0x7c00;  // of infinity and NaN, in float16
 
@@ -45,12 +45,6 @@ inline std::uint32_t look_up(const unsigned char* bytes, std::size_t count, std:
         crc ^= table[following - i][bytes[i]];
     }
     return crc;
-}
-
-void big_endian(std::uint64_t value, std::size_t bytes, unsigned char* target) {
-    for (std::size_t i = bytes; i-- > 0; value >>= 8) {
-        target[i] = static_cast<unsigned char>(value & 0xff);
-    }
 }
 
 // `_HEAD` of rows.py: id, time, and the lengths of both texts, -1 for none.
@@ -87,28 +81,16 @@ bool take_vector(Bytes vector, std::size_t width, std::uint16_t* target) {
     return broken == 0;
 }
 
-// Whether `take(i)` holds for every row, of which several workers claim some each.
+// Whether `take(i)` holds for every row.
 template <class Take>
 bool all_of(const std::vector<ItemRow>& rows, std::size_t threads, const Take& take) {
-    const std::size_t parts = (rows.size() + rows_at_once - 1) / rows_at_once;
     const std::size_t bytes = rows.empty() ? 0 : rows.size() * rows.front().vector.size;
-    std::atomic<std::size_t> next_row{0};
     std::atomic<bool> right{true};
-    run_on(usable_threads(threads, parts, work_per_byte * static_cast<double>(bytes)),
-           [&](std::size_t) {
-               for (;;) {
-                   const std::size_t first = next_row.fetch_add(rows_at_once);
-                   if (first >= rows.size() || !right) {
-                       break;
-                   }
-                   const std::size_t end = std::min(first + rows_at_once, rows.size());
-                   for (std::size_t i = first; i < end; ++i) {
-                       if (!take(i)) {
-                           right = false;
-                       }
-                   }
-               }
-           });
+    for_each(rows.size(), threads, work_per_byte * static_cast<double>(bytes), [&](std::size_t i) {
+        if (right && !take(i)) {
+            right = false;
+        }
+    });
     return right;
 }
 

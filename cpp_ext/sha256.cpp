@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <cstring>
 
+#include "big_endian.hpp"
+
 #if defined(PROCMEM_X86) && defined(_MSC_VER)
 #include <intrin.h>
 #elif defined(PROCMEM_X86)
@@ -28,12 +30,6 @@ inline std::uint32_t rotate(std::uint32_t value, unsigned bits) {
 inline std::uint32_t load_big_endian(const unsigned char* at) {
     return std::uint32_t{at[0]} << 24 | std::uint32_t{at[1]} << 16 | std::uint32_t{at[2]} << 8 |
            std::uint32_t{at[3]};
-}
-
-inline void store_big_endian(std::uint32_t value, unsigned char* at) {
-    for (unsigned i = 0; i < 4; ++i) {
-        at[i] = static_cast<unsigned char>(value >> (24 - 8 * i) & 0xff);
-    }
 }
 
 bool runs_instructions() {
@@ -160,11 +156,10 @@ void Sha256::finish(unsigned char* target) {
         held = 0;
     }
     std::memset(waiting_ + held, 0, hash_block - 8 - held);
-    store_big_endian(static_cast<std::uint32_t>(bits >> 32), waiting_ + hash_block - 8);
-    store_big_endian(static_cast<std::uint32_t>(bits & 0xffffffffu), waiting_ + hash_block - 4);
+    big_endian(bits, 8, waiting_ + hash_block - 8);
     compress_(state_, waiting_, 1);
     for (std::size_t i = 0; i < state_.size(); ++i) {
-        store_big_endian(state_[i], target + 4 * i);
+        big_endian(state_[i], 4, target + 4 * i);
     }
 }
 
