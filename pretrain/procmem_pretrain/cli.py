@@ -253,7 +253,10 @@ def bank(
 )
 @click.pass_context
 def train(context: click.Context) -> None:
-    """Trains, or goes on with the run in --folder (`train --help` lists every constant)."""
+    """Trains, or goes on with the run in --folder, whose options need not be given again.
+
+    `train --help` lists every constant.
+    """
     from procmem_pretrain.train import train as run
     from procmem_pretrain.train_options import parse
 
@@ -272,7 +275,10 @@ def train(context: click.Context) -> None:
         )
     click.echo(f"wrote {path}")
     if path.name.startswith("step-"):
-        click.echo("stopped before the last step; the same command goes on from here", err=True)
+        click.echo(
+            f"stopped before the last step; train --folder {arguments.folder} goes on from here",
+            err=True,
+        )
         step, wanted = int(path.stem.removeprefix("step-")), arguments.stop_after
         if wanted is None or step < wanted:  # by a signal
             raise SystemExit(130)

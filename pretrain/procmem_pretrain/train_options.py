@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
 import tyro
 
-from procmem.errors import unknown_choice
-from procmem_pretrain.config import RECIPES, TrainConfig
+from procmem.errors import ModelError, unknown_choice
+from procmem.manifest import read_manifest
+from procmem_pretrain.checkpoint import complete
+from procmem_pretrain.config import RECIPES, TrainConfig, config_from_dict
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,22 +42,35 @@ class TrainOptions:
 def parse(arguments: list[str]) -> TrainOptions:
     """Reads command-line arguments; exits with code 2 and a message if they are misused.
 
-    `--recipe NAME` chooses which configuration the other options change.
+    `--recipe NAME` chooses which configuration the other options change. Without it, it is that of
+    the run in the folder, which so goes on by its folder alone; where there is none, "fast".
 
     Raises:
-        InputError: no such recipe.
+        InputError: no such recipe, or the run in the folder is of another version of procmem.
     """
-    recipes = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    recipes.add_argument("--recipe", default="fast")
-    chosen, rest = recipes.parse_known_args(arguments)
-    if chosen.recipe not in RECIPES:
-        raise unknown_choice("recipe", chosen.recipe, RECIPES)
-    default = TrainOptions(folder=tyro.MISSING, config=RECIPES[chosen.recipe]())
+    known = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    known.add_argument("--recipe")
+    recipe, rest = known.parse_known_args(arguments)
+    known.add_argument("--folder", type=Path, nargs="?")
+    folder = known.parse_known_args(rest)[0].folder
+    if recipe.recipe not in (None, *RECIPES):
+        raise unknown_choice("recipe", recipe.recipe, RECIPES)
+    config = None if recipe.recipe or folder is None else _config_of_run(folder)
     options: TrainOptions = tyro.cli(
         TrainOptions,
         args=rest,
-        default=default,
-        prog=f"procmem-pretrain train --recipe {chosen.recipe}",
+        default=TrainOptions(
+            folder=tyro.MISSING, config=config or RECIPES[recipe.recipe or "fast"]()
+        ),
+        prog=f"procmem-pretrain train{f' --recipe {recipe.recipe}' if recipe.recipe else ''}",
         description=f"{TrainOptions.__doc__}\nRecipes (--recipe): {', '.join(RECIPES)}.",
     )
     return options
+
+
+def _config_of_run(folder: Path) -> TrainConfig | None:
+    """As its newest checkpoint says whose manifest can be read; training tells of the others."""
+    for path in complete(folder):
+        with contextlib.suppress(ModelError):
+            return config_from_dict(read_manifest(path).config)
+    return None

@@ -183,7 +183,8 @@ class TrainingState:
             changes = ", ".join(f"{name}: {change}" for name, change in different.items())
             raise TrainingError(
                 f"{folder} holds a run of another configuration ({changes}); "
-                "name a new folder, or use the run's own options to go on with it"
+                "name a new folder, or leave these options and --recipe out: --folder alone goes "
+                "on with it"
             )
         if program_set(self.config.images.jobs) != manifest.origin.program_set_sha256:
             raise TrainingError(

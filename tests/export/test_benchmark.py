@@ -3,14 +3,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import timm
+import torch
 from click.testing import CliRunner
-from tests.export.test_export import write_checkpoint
 from tests.tiny_model import write_tiny_model
 
 from procmem.errors import InputError
 from procmem_export import benchmark_report
 from procmem_export.benchmark import Row, benchmark
 from procmem_export.cli import main
+
+SMALL = "test_vit"  # six blocks of 64 channels
 
 
 @pytest.fixture(scope="module")
@@ -20,8 +23,13 @@ def rows(tmp_path_factory: pytest.TempPathFactory) -> list[Row]:
     peer = write_tiny_model(folder)
     broken = folder / "broken.onnx"
     broken.write_bytes(b"no graph")
+    # Of timm's own for tests: each candidate's process must know the architecture, too.
+    torch.manual_seed(1)
+    weights = folder / "small.pth"
+    torch.save(timm.create_model(SMALL, num_classes=0).state_dict(), weights)
     return benchmark(
-        write_checkpoint(folder, seed=1),
+        weights,
+        architecture=SMALL,
         image_size=64,
         images=10,
         rounds=1,

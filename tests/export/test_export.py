@@ -12,6 +12,7 @@ import torch
 from click.testing import CliRunner
 from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
+from tests.export.checkpoints import write_checkpoint
 from timm.layers import resample_abs_pos_embed
 from torch.nn import functional
 
@@ -37,30 +38,10 @@ from procmem_export.gate import gate_sides
 from procmem_export.onnx_format import check_self_contained, store_in_half
 from procmem_export.parity import compare
 from procmem_pretrain import checkpoint
-from procmem_pretrain.config import TrainConfig
 from procmem_pretrain.vit import Perception, make_vit
 
 # A gate on few images: seconds instead of a minute.
 QUICK = ("--probes", "4", "--programs", "2")
-
-
-def write_checkpoint(folder: Path, *, seed: int, registers: int = 0) -> Path:
-    generator = torch.Generator().manual_seed(seed)
-    path = folder / f"vit-tiny-{seed}.safetensors"
-    checkpoint.save(
-        path,
-        checkpoint.compact_tensors(
-            make_vit("vit-tiny", root_seed=seed, registers=registers),
-            torch.randn(32, 19 * 192, generator=generator).half().float(),
-            torch.randn(32, generator=generator),
-        ),
-        config=TrainConfig(registers=registers),
-        step=1,
-        program_set_sha256="0" * 64,
-        cls_dim=32,
-        patch_dim=192,
-    )
-    return path
 
 
 @pytest.fixture(scope="module")
@@ -167,7 +148,7 @@ def test_torch_and_the_sdk_give_the_same_embedding_of_another_image(
         view = torch.from_numpy(center_view(image, embedder.manifest.preprocessing))[None]
     with torch.no_grad():
         cls, patches = model(view)
-    # float32 through 12 blocks of 192 channels: errors grow to some 1e-5 of the values.
+    # float32 through blocks of 192 channels: errors grow to some 1e-5 of the values.
     assert np.abs(cls.numpy() - ours.cls).max() < 1e-4
     assert np.abs(patches.numpy() - ours.patches).max() < 1e-3 * np.abs(ours.patches).max()
 
@@ -358,7 +339,7 @@ def test_the_checkpoints_own_manifest_is_never_replaced(tmp_path: Path) -> None:
     checkpoint_file = write_checkpoint(tmp_path, seed=4)
     before = {path: path.read_bytes() for path in tmp_path.iterdir()}
     for force in (False, True):
-        with pytest.raises(ExportError, match=r"is the manifest of vit-tiny-4\.safetensors"):
+        with pytest.raises(ExportError, match=r"is the manifest of vit-shallow-4\.safetensors"):
             export(checkpoint_file, checkpoint_file.with_suffix(".onnx"), force=force)
     assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
 

@@ -7,7 +7,7 @@ import onnxruntime
 import pytest
 import torch
 from PIL import Image
-from tests.export.test_export import write_checkpoint
+from tests.export.checkpoints import write_checkpoint
 
 from procmem import Embedder
 from procmem.errors import InputError
@@ -65,7 +65,7 @@ def test_the_same_jpeg_gives_the_same_embedding_in_torch_onnx_and_in_graph(
     buffer = io.BytesIO()
     Image.fromarray(photo(height, width)).save(buffer, format="JPEG", quality=90)
     data = buffer.getvalue()
-    manifest, model = load_perception(folder / "vit-tiny-7.safetensors")
+    manifest, model = load_perception(folder / "vit-shallow-7.safetensors")
     image = load_image(data, min_side=decode_min_side(manifest.preprocessing))
     with torch.no_grad():
         cls, patches = model(torch.from_numpy(center_view(image, manifest.preprocessing))[None])

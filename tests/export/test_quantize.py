@@ -4,7 +4,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from tests.export.test_export import write_checkpoint
+from tests.export.checkpoints import write_checkpoint
 
 from procmem import Embedder
 from procmem.errors import ParityError

@@ -2,6 +2,7 @@ from collections.abc import Iterator
 
 import pytest
 import torch
+from tests.shallow_vit import SHALLOW, shallow_architecture
 
 from procmem_pretrain.config import TrainConfig
 from procmem_pretrain.render import GlRenderer
@@ -11,6 +12,13 @@ from procmem_pretrain.stream import StreamConfig, generate
 TINY_IMAGES = StreamConfig(
     root_seed=3, side=64, pool_images=24, images_per_program=4, mask_side=32, fresh_programs=0
 )
+
+
+@pytest.fixture(scope="package", autouse=True)
+def shallow() -> Iterator[None]:
+    """What `tiny_config` names can be trained."""
+    with shallow_architecture():
+        yield
 
 
 @pytest.fixture(scope="session")
@@ -31,6 +39,7 @@ def pool() -> torch.Tensor:
 @pytest.fixture
 def tiny_config() -> TrainConfig:
     return TrainConfig(
+        model=SHALLOW,
         images=TINY_IMAGES,
         simdino=SimDinoConfig(
             phases=(Phase(0.5, 64, 0.5), Phase(0.5, 96, 0.5)),

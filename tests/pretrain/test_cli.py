@@ -8,14 +8,15 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 from PIL import Image
+from tests.shallow_vit import SHALLOW
 
 from procmem_pretrain.cli import main
 from procmem_pretrain.processes import PROCESSES
 
-TINY = """--model vit-tiny --steps 2 --batch 4 --images.pool-images 24 --images.images-per-program 4
---images.side 64 --images.root-seed 3 --images.mask-side 32 --simdino.local-side 32
---simdino.projection 16 --simdino.local-views 1 --readout-dimension 8 --readout-images 50
---precision fp32 --health-programs 0"""
+TINY = f"""--model {SHALLOW} --steps 2 --batch 4 --images.pool-images 24
+--images.images-per-program 4 --images.side 64 --images.root-seed 3 --images.mask-side 32
+--simdino.local-side 32 --simdino.projection 16 --simdino.local-views 1 --readout-dimension 8
+--readout-images 50 --precision fp32 --health-programs 0"""
 
 
 def test_train_compact_and_inspect_work_from_the_command_line(
@@ -24,7 +25,7 @@ def test_train_compact_and_inspect_work_from_the_command_line(
     run = tmp_path / "run"
     result = CliRunner().invoke(main, ["train", "--folder", str(run), *TINY.split()])
     assert result.exit_code == 0, result.output
-    assert (run / "vit-tiny.safetensors").is_file()
+    assert (run / f"{SHALLOW}.safetensors").is_file()
     small = tmp_path / "small.safetensors"
     full = next(run.glob("step-*.safetensors"))
     result = CliRunner().invoke(main, ["compact", str(full), "--out", str(small)])
@@ -33,6 +34,38 @@ def test_train_compact_and_inspect_work_from_the_command_line(
     result = CliRunner().invoke(main, ["inspect", str(small), "--json"])
     manifest = json.loads(result.stdout)
     assert manifest["origin"]["steps"] == 2
+    assert manifest["config"]["batch"] == 4
+
+
+def test_a_run_goes_on_by_its_folder_alone(tmp_path: Path) -> None:
+    words = ["train", "--folder", str(tmp_path), *TINY.split(), "--stop-after", "1"]
+    result = CliRunner().invoke(main, words)
+    assert result.exit_code == 0, result.output
+    assert f"train --folder {tmp_path} goes on from here" in result.output
+    result = CliRunner().invoke(main, words[:3])
+    assert result.exit_code == 0, result.output
+    manifest = json.loads((tmp_path / f"{SHALLOW}.json").read_text())
+    assert manifest["origin"]["steps"] == 2
+    assert manifest["config"]["batch"] == 4
+
+    result = CliRunner().invoke(main, [*words[:3], "--batch", "8"])
+    assert result.exit_code == 1
+    assert "another configuration (batch: 4 -> 8)" in result.output
+    result = CliRunner().invoke(main, [*words[:3], "--recipe", "fast"])
+    assert result.exit_code == 1
+    assert "batch: 4 -> 128" in result.output
+    assert "--folder alone goes on with it" in result.output
+
+
+def test_a_run_goes_on_by_its_folder_alone_when_its_newest_checkpoint_is_damaged(
+    tmp_path: Path,
+) -> None:
+    words = ["train", "--folder", str(tmp_path), *TINY.split(), "--stop-after", "1"]
+    assert CliRunner().invoke(main, words).exit_code == 0
+    (tmp_path / "step-00000001.json").write_text("{")
+    result = CliRunner().invoke(main, words[:3])
+    assert result.exit_code == 0, result.output
+    manifest = json.loads((tmp_path / f"{SHALLOW}.json").read_text())
     assert manifest["config"]["batch"] == 4
 
 

@@ -79,7 +79,7 @@ def test_three_steps_move_every_weight_of_the_student(
 ) -> None:
     path = train(tiny_config, tmp_path, stop_after=3)
     _, tensors = checkpoint.load(path)
-    start = make_vit("vit-tiny", root_seed=tiny_config.root_seed).state_dict()
+    start = make_vit(tiny_config.model, root_seed=tiny_config.root_seed).state_dict()
     still = [k for k, v in start.items() if torch.equal(v, tensors[f"objective/student.vit.{k}"])]
     assert still == []
 
@@ -243,7 +243,7 @@ def test_a_start_that_does_not_exist_or_does_not_fit_is_refused(
         train(tiny_config, tmp_path / "run", init_from=tmp_path / "none.safetensors")
     start = train(tiny_config, tmp_path / "start", stop_after=1)
     small = dataclasses.replace(tiny_config, model="vit-small")
-    with pytest.raises(CheckpointError, match="is a vit-tiny, wanted vit-small"):
+    with pytest.raises(CheckpointError, match="is a vit-shallow, wanted vit-small"):
         train(small, tmp_path / "other", init_from=start)
 
 
@@ -260,7 +260,7 @@ def test_a_run_with_registers_trains_resumes_and_is_evaluated(
     train(config, parts)
     a, b = (checkpoint.load(checkpoint.complete(folder)[0])[1] for folder in (whole, parts))
     assert all(torch.equal(a[name], b[name]) for name in a)
-    start = make_vit("vit-tiny", root_seed=config.root_seed, registers=2).state_dict()
+    start = make_vit(config.model, root_seed=config.root_seed, registers=2).state_dict()
     assert start["reg_token"].shape == (1, 2, 192)
     assert not torch.equal(start["reg_token"], a["objective/student.vit.reg_token"])
 
@@ -337,7 +337,7 @@ def test_registers_start_anew_from_a_run_without_and_the_rest_goes_on(
     second = train(config, tmp_path / "second", init_from=first, stop_after=0)
     old, new = checkpoint.load(first)[1], checkpoint.load(second)[1]
     fresh = with_registers(
-        make_vit("vit-tiny", root_seed=0).state_dict(), 2, root_seed=config.root_seed
+        make_vit(config.model, root_seed=0).state_dict(), 2, root_seed=config.root_seed
     )
     for kind in ("teacher/", "objective/student.vit."):
         assert torch.equal(new[kind + "reg_token"], fresh["reg_token"])

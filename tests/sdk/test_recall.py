@@ -34,8 +34,10 @@ def opened(path, **options):
 
 
 def answers(memory):
+    # All items are neighbors: two pictures compare every row.
     seen = [
-        [(one.id, one.label, one.similarity) for one in memory.neighbors(p, 99)] for p in PICTURES
+        [(one.id, one.label, one.similarity) for one in memory.neighbors(p, 99)]
+        for p in PICTURES[:2]
     ]
     return seen, memory.classify(PICTURES[1]).votes, memory.segment(PICTURES[0]).mask.tolist()
 

@@ -56,7 +56,7 @@ def test_tables_and_figures_of_every_task(data: Path, untrained: Path, tmp_path:
         assert f"## {task}\n" in table
     cells = json.loads((out / "results.json").read_bytes())["cells"]
     scores = {(cell["task"], cell["data"], cell["method"]): cell["score"] for cell in cells}
-    name = f"{untrained.parent.name}/vit-tiny"
+    name = f"{untrained.parent.name}/{untrained.stem}"
     assert scores["knn", "colors", f"{name}, readout"] == 100.0
     # A network without a readout for patches segments once, a descriptor not at all.
     assert ("pca", "scenes", f"{name}, readout") not in scores
