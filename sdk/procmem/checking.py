@@ -30,14 +30,20 @@ _STEPS_AT_ONCE = 20_000  # of SQLite's machine; some hundred rows
 Use: TypeAlias = Callable[[list[ItemValues], list["DenseValues | None"]], None]
 """Is given items, ascending by id over all calls, and what is stored of the mask of each."""
 
+See: TypeAlias = Callable[[list[bytes]], None]
+"""Is given labels and sources, some at a time."""
 
-def check_rows(connection: sqlite3.Connection, form: Rows, use: Use | None = None) -> None:
+
+def check_rows(
+    connection: sqlite3.Connection, form: Rows, use: Use | None = None, *, see: See | None = None
+) -> None:
     """Reads every row, some at a time, and compares it with its checksum.
 
     Args:
         connection: to the ledger.
         form: of its rows.
         use: is given what was read, before the last row has been.
+        see: is given the texts that are stored in clear, likewise.
 
     Raises:
         DamagedRowError: a row is damaged, missing, too many or out of order.
@@ -60,6 +66,8 @@ def check_rows(connection: sqlite3.Connection, form: Rows, use: Use | None = Non
                 values = form.unpack_items(rows)
                 total += sum(map(form.item_checksum, rows))
                 use(values, dense.of(ids))
+            if see is not None:
+                see(form.texts(rows))
         dense.pass_over(None)  # what belongs to no item `LedgerReader.problems` tells
         found = total, dense.checksum
     if found != read_checksums(connection):

@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from procmem.errors import ReceiptError, VaultError, VaultFormatError
 from procmem.key import read_key
 from procmem.receipt import Commitments, Receipt, public_key_of, sign_receipt
-from procmem.residue import ResidueScan, scan_folder
+from procmem.residue import ResidueScan, Search
 from procmem.types import ErasureReport
 from procmem.vault import Vault
 
@@ -58,17 +58,19 @@ def erase(
     """
     scan = ResidueScan(files=(), windows_checked=0, windows_found=0)
     purged, signed = not vault.purge_pending, None
+    remaining = vault.count() - len(ids)  # counted once, because it reads every page
     if ids:
-        purges = vault.count() - len(ids) <= purge_limit
+        purges = remaining <= purge_limit
         before = _commitments(vault) if receipt and purges else None
-        values = list(vault.values(ids))
+        search = Search(list(vault.values(ids)))
         vault.delete(ids)
         deleted()
-        purged = purges and vault.purge()
-        scan = _scan(vault, values)
+        # What survivors have in common with what was erased is seen while they are read anyway.
+        purged = purges and vault.purge(see=search.explain)
+        scan = _scan(vault, search)
         if before is not None and purged:
             signed = _signed(vault, before, ids, scan)
-    return _report(vault, ids, scan, purged=purged, receipt=signed)
+    return _report(vault, ids, scan, remaining=remaining, purged=purged, receipt=signed)
 
 
 def search_vault(vault: Vault, values: Sequence[bytes], *, purged: bool) -> ErasureReport:
@@ -82,7 +84,8 @@ def search_vault(vault: Vault, values: Sequence[bytes], *, purged: bool) -> Eras
     Raises:
         VaultError: the files could not be searched.
     """
-    return _report(vault, (), _scan(vault, values), purged=purged, receipt=None)
+    scan = _scan(vault, Search(values))
+    return _report(vault, (), scan, remaining=vault.count(), purged=purged, receipt=None)
 
 
 def receipt_key(vault: Vault) -> str | None:
@@ -94,11 +97,17 @@ def receipt_key(vault: Vault) -> str | None:
 
 
 def _report(
-    vault: Vault, ids: Sequence[int], scan: ResidueScan, *, purged: bool, receipt: Receipt | None
+    vault: Vault,
+    ids: Sequence[int],
+    scan: ResidueScan,
+    *,
+    remaining: int,
+    purged: bool,
+    receipt: Receipt | None,
 ) -> ErasureReport:
     return ErasureReport(
         erased_ids=tuple(ids),
-        remaining=vault.count(),
+        remaining=remaining,
         purged=purged,
         files_scanned=scan.files,
         windows_checked=scan.windows_checked,
@@ -147,10 +156,10 @@ def _signed(
         return None
 
 
-def _scan(vault: Vault, values: Sequence[bytes]) -> ResidueScan:
+def _scan(vault: Vault, search: Search) -> ResidueScan:
     vault.release_ledger()
     try:
-        return scan_folder(vault.path, values, entitled=vault.entitled)
+        return search.scan(vault.path, entitled=vault.entitled)
     except OSError as error:
         if isinstance(error, VaultError):
             raise

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import TypeVar
 
@@ -58,38 +58,72 @@ class ResidueScan:
     windows_found: int
 
 
+class Search:
+    """A search for what is left of some values.
+
+    Args:
+        secrets: the stored bytes of each erased value.
+    """
+
+    def __init__(self, secrets: Iterable[bytes]) -> None:
+        self._rest = _pieces(secrets)
+        self._first = windows(next(self._rest, []))
+        self._finder: _erasure.Finder | None = None  # of the first
+        self._explained = np.zeros(len(self._first), dtype=np.bool_)
+
+    def explain(self, values: list[bytes]) -> None:
+        """Notes what the folder may hold anyway, see the module's rule.
+
+        For who reads values of surviving items in passing: they are not asked for again. It helps
+        with the first 2 MiB of secrets.
+        """
+        if values and len(self._first):
+            self._finder = self._finder or _finder(self._first)
+            self._explained[_found_within(self._finder, values)] = True
+
+    def scan(self, folder: Path, *, entitled: Callable[[], Iterable[bytes]] = tuple) -> ResidueScan:
+        """Looks for remains in every file under `folder`, once.
+
+        Cost: one pass over the files per 2 MiB of secrets; passes over `entitled()` only if
+        something was found that is not explained.
+
+        Args:
+            folder: searched with its subfolders.
+            entitled: gives the bytes that the folder may hold anyway, see the module's rule. Called
+                only if need be, and stopped early once all are explained.
+
+        Raises:
+            OSError: a file cannot be read.
+        """
+        files = sorted(
+            path for path in folder.rglob("*") if path.is_file() and not path.is_symlink()
+        )
+        checked = found = 0
+        for wanted in chain([self._first], map(windows, self._rest)):
+            checked += len(wanted)
+            if not len(wanted):
+                continue
+            remains = _find_in_files(wanted, files)
+            if wanted is self._first:
+                remains = np.setdiff1d(remains, wanted[self._explained], assume_unique=True)
+            if len(remains):
+                found += len(_unexplained(remains, entitled()))
+        names = tuple(path.relative_to(folder).as_posix() for path in files)
+        return ResidueScan(files=names, windows_checked=checked, windows_found=found)
+
+
 def scan_folder(
     folder: Path,
     secrets: Iterable[bytes],
     *,
     entitled: Callable[[], Iterable[bytes]] = tuple,
 ) -> ResidueScan:
-    """Looks for remains of `secrets` in every file under `folder`.
-
-    Cost: one pass over the files per 2 MiB of secrets; passes over `entitled()` only if something
-    was found.
-
-    Args:
-        folder: searched with its subfolders.
-        secrets: the stored bytes of each erased value.
-        entitled: gives the bytes that the folder may hold anyway, see the module's rule. Called
-            only if a window was found, and stopped early once all are explained.
+    """Looks for remains of `secrets`: see `Search`.
 
     Raises:
         OSError: a file cannot be read.
     """
-    files = sorted(path for path in folder.rglob("*") if path.is_file() and not path.is_symlink())
-    checked = found = 0
-    for piece in _pieces(secrets):
-        wanted = windows(piece)
-        checked += len(wanted)
-        if not len(wanted):
-            continue
-        remains = _find_in_files(wanted, files)
-        if len(remains):
-            found += len(_unexplained(remains, entitled()))
-    names = tuple(path.relative_to(folder).as_posix() for path in files)
-    return ResidueScan(files=names, windows_checked=checked, windows_found=found)
+    return Search(secrets).scan(folder, entitled=entitled)
 
 
 def windows(values: Iterable[bytes]) -> Windows:
@@ -146,14 +180,20 @@ def _unexplained(remains: Windows, values: Iterable[bytes]) -> Windows:
     """The windows that stand in none of the values."""
     # Small pieces first: what stands in many values is then no longer looked for in the rest.
     for piece in _pieces(values, first=_FIRST_PIECE_BYTES):
-        # Joined, because a search has a fixed cost; a match that crosses two values is no match.
-        hits = find(remains, b"".join(piece))
-        ends = np.cumsum(np.fromiter(map(len, piece), dtype=np.intp))
-        end = ends[np.searchsorted(ends, hits[:, 1], side="right")]
-        remains = np.delete(remains, hits[hits[:, 1] + WINDOW_BYTES <= end, 0])
+        remains = np.delete(remains, _found_within(_finder(remains), piece))
         if not len(remains):
             break
     return remains
+
+
+def _found_within(finder: _erasure.Finder, values: list[bytes]) -> npt.NDArray[np.intp]:
+    """Which of a finder's windows stand in one of the values, any number of times each."""
+    # Joined, because a search has a fixed cost; a match that crosses two values is no match.
+    hits = finder.find(b"".join(values))
+    ends = np.cumsum(np.fromiter(map(len, values), dtype=np.intp))
+    end = ends[np.searchsorted(ends, hits[:, 1], side="right")]
+    found: npt.NDArray[np.intp] = hits[hits[:, 1] + WINDOW_BYTES <= end, 0]
+    return found
 
 
 def _chunks(path: Path) -> Iterator[memoryview]:

@@ -98,6 +98,10 @@ class Rows(Protocol):
         """
         ...
 
+    def texts(self, rows: list[Row]) -> list[bytes]:
+        """Labels and sources of rows of `select_items`, as far as they are stored in clear."""
+        ...
+
     def unpack_dense(self, row: Row) -> DenseValues:
         """The values of a row of `select_dense`. Raises DamagedRowError."""
         ...
@@ -169,6 +173,10 @@ class PlainRows:
             values = [self.unpack_item(row) for row in rows]
             return batch_of(values, vectors, checksum=sum(row[-1] for row in rows))
         return ItemBatch(*taken)
+
+    def texts(self, rows: list[Row]) -> list[bytes]:
+        """See `Rows`."""
+        return [text for row in rows for text in row[2:4] if text]
 
     def unpack_dense(self, row: Row) -> DenseValues:
         """See `Rows`."""

@@ -91,6 +91,10 @@ class SealedRows:
         values = self.unpack_items(rows)
         return batch_of(values, vectors, checksum=sum(map(self.item_checksum, rows)))
 
+    def texts(self, rows: list[Row]) -> list[bytes]:  # noqa: ARG002
+        """See `Rows`: none is in clear."""
+        return []
+
     def unpack_dense(self, row: Row) -> DenseValues:
         """See `Rows`."""
         id_, wrapped, sealed = row

@@ -34,7 +34,7 @@ from pathlib import Path
 import numpy as np
 
 from procmem.beside import PREVIOUS, Beside, WithBeside, check_not_beside
-from procmem.checking import CheckApart
+from procmem.checking import CheckApart, See
 from procmem.connection import SCHEMA_BESIDE, Connection
 from procmem.errors import (
     InputError,
@@ -285,11 +285,15 @@ class Vault(WithBeside):
             found.append(f"{len(left)} items are held that were revoked; delete them")
         return found
 
-    def purge(self) -> bool:
+    def purge(self, *, see: See | None = None) -> bool:
         """Rewrites the ledger from what it holds, replaces the old file and zeroes its bytes.
 
         Those beside it too; a `previous` without items goes. Cost: reads the whole vault twice,
         writes it, and waits for readers that are in mid-query.
+
+        Args:
+            see: is given labels and sources that are held, as they are read, in another thread; as
+                far as they are stored in clear, and not all if it fails.
 
         Returns:
             True if done. False if the system refused (no room for the copy, readers that do not
@@ -303,7 +307,7 @@ class Vault(WithBeside):
             self.check_writable()
             try:
                 self.mark()
-                checks = [ledger.check_apart() for ledger in self._ledgers()]
+                checks = [ledger.check_apart(see) for ledger in self._ledgers()]
                 # Meanwhile the copy is written: both take long, and need different things.
                 with self._connection.errors(), CheckApart(checks) as check:
                     self._rewrite(check)

@@ -12,7 +12,7 @@ from contextlib import closing
 from functools import partial
 from pathlib import Path
 
-from procmem.checking import CheckApart, Flag, check_rows, stop_by
+from procmem.checking import CheckApart, Flag, See, check_rows, stop_by
 from procmem.connection import Connection
 from procmem.folder import TEMPORARY
 from procmem.ledger import Seal, add_checksums, write_copy, write_ledger
@@ -105,11 +105,14 @@ class LedgerWriter(LedgerReader):
             self._ledger, connection, write=write, disconnect=self._connection.disconnect
         )
 
-    def check_apart(self) -> Callable[[Flag], None]:
+    def check_apart(self, see: See | None = None) -> Callable[[Flag], None]:
         """Gives a function that does what `check` does, over a connection of its own.
 
         Another thread may use the ledger's connection meanwhile, but nobody may change the ledger.
         Once the flag that it is given is set it ends with sqlite3.OperationalError.
+
+        Args:
+            see: see `check_rows`.
         """
         connect, form = self._connection.apart(), self._form  # the form that the rows have now
 
@@ -117,7 +120,7 @@ class LedgerWriter(LedgerReader):
             with self._connection.errors(), self._damages(), closing(connect()) as connection:
                 stop_by(connection, stopped)
                 connection.execute("BEGIN")
-                check_rows(connection, form)
+                check_rows(connection, form, see=see)
 
         return check
 

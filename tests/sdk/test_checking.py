@@ -111,6 +111,17 @@ def test_a_mask_of_no_item_is_passed_over(connection):
     assert len([mask for mask in given if mask]) == len(masked(connection)) - 1
 
 
+@pytest.mark.parametrize("use", [None, lambda items, masks: None])
+def test_all_texts_are_seen(connection, use):
+    seen = []
+    check_rows(connection, PlainRows(), use, see=seen.extend)
+    rows = connection.execute(
+        "SELECT CAST(label AS BLOB), CAST(source AS BLOB) FROM items ORDER BY id"
+    )
+    assert seen == [text for row in rows for text in row if text]
+    assert len(seen) > len(IDS)
+
+
 # ---- in a thread of its own
 
 

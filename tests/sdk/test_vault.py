@@ -773,9 +773,9 @@ def test_a_ledger_that_is_damaged_is_not_copied_to_its_end(folder, vault, monkey
     failed = threading.Event()
     sizes = []
 
-    def check(*arguments):
+    def check(*arguments, **options):
         try:
-            check_rows(*arguments)
+            check_rows(*arguments, **options)
         except DamagedRowError:
             failed.set()
             raise

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from procmem import residue
+from procmem.erasure import erase
 from procmem.record import Binding, Item, Record, encode_text
-from procmem.residue import scan_folder, windows
+from procmem.residue import ResidueScan, Search, scan_folder, windows
 from procmem.vault import Vault
 
 BINDING = Binding("ab" * 32, "toy", cls_dim=48, patch_dim=12, side=32, patch_size=8)
@@ -189,6 +190,58 @@ def test_the_end_of_one_value_and_the_start_of_the_next_entitle_to_nothing(tmp_p
     (tmp_path / "file").write_bytes(secret)
     halves = [secret[:8], secret[8:]]
     assert scan_folder(tmp_path, [secret], entitled=lambda: halves).windows_found == 1
+
+
+def test_what_was_explained_is_not_asked_for(tmp_path):
+    (tmp_path / "file").write_bytes(b"..../home/somebody/photos/b.jpg")
+    search = Search([b"/home/somebody/photos/a.jpg"])
+    search.explain([b"another"])
+    search.explain([b"another", b"/home/somebody/photos/c.jpg", b""])
+    scan = search.scan(tmp_path, entitled=lambda: pytest.fail("asked"))
+    assert scan.windows_found == 0
+    assert scan.windows_checked == 27 - 15
+
+
+def test_what_was_explained_in_part_is_asked_for_and_found(tmp_path):
+    secret = b"0123456789abcdefghij"
+    (tmp_path / "file").write_bytes(secret)
+    search = Search([secret])
+    search.explain([secret[:8], secret[8:], secret[2:18]])  # not across two values
+    asked = []
+    scan = search.scan(tmp_path, entitled=lambda: asked.append(True) or [secret[:17]])
+    assert asked
+    assert scan.windows_found == 5 - 2 - 1
+
+
+@pytest.mark.parametrize("piece", [64, 1 << 21])
+def test_of_many_secrets_those_that_are_not_explained_are_asked_for(tmp_path, monkeypatch, piece):
+    monkeypatch.setattr(residue, "_PIECE_BYTES", piece)
+    random = np.random.default_rng(4)
+    secrets = [random.bytes(40) for _ in range(30)]
+    (tmp_path / "file").write_bytes(b"-".join(secrets))
+    search = Search(secrets)
+    search.explain(secrets[:10])
+    assert search.scan(tmp_path, entitled=lambda: secrets[5:25]).windows_found == 5 * (40 - 15)
+
+
+def test_nothing_erased_needs_no_explanation(tmp_path):
+    (tmp_path / "file").write_bytes(b"0123456789abcdef")
+    search = Search([b"short", b""])
+    search.explain([b"0123456789abcdef"])
+    assert search.scan(tmp_path) == ResidueScan(("file",), 0, 0)
+
+
+@pytest.mark.parametrize("key", [False, True])
+def test_a_deletion_reads_the_texts_that_survive_once(tmp_path, monkeypatch, key):
+    vault = Vault(tmp_path / "v", binding=BINDING, key=tmp_path / "key" if key else None)
+    vault.add([record(id_) for id_ in range(1, 40)])
+    monkeypatch.setattr(vault, "entitled", lambda: pytest.fail("read again"))
+    report = erase(vault, [3, 7], purge_limit=1000, receipt=False, deleted=lambda: None)
+    assert report.purged
+    assert report.remaining == vault.count() == 37
+    assert report.windows_checked > 1000
+    assert report.windows_found == 0
+    vault.close()
 
 
 @pytest.mark.parametrize("first", [1, 100, 1 << 15])
