@@ -21,6 +21,7 @@ from procmem.errors import (
     VaultLockedError,
     VaultReadOnlyError,
 )
+from procmem.lock import is_no_room
 from procmem.record import Binding
 
 TEMPORARY = "ledger.sqlite.tmp"  # on its way to be the ledger, or a twin of it
@@ -102,7 +103,7 @@ def check_side(place: Path | str, found: Binding, side: int) -> None:
 
 def folder_error(error: OSError, path: Path) -> VaultError:
     """What an error of the file system means to the person who called."""
-    if error.errno in (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)):
+    if is_no_room(error):
         return VaultFullError(f"{path}: no room on the disk; nothing changed. Free some")
     if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
         return VaultReadOnlyError(

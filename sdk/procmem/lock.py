@@ -7,6 +7,7 @@ dies, and a second opening in the same process is refused too. Knows nothing of 
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import sys
 from pathlib import Path
@@ -102,11 +103,38 @@ def overwrite_with_zeros(descriptor: int) -> None:
 
 
 def shred(path: Path) -> None:
-    """Zeroes a file and removes it. One that is not there is fine; of a link only the link goes."""
+    """Zeroes a file and removes it. One that is not there is fine; of a link only the link goes.
+
+    On a full disk, which a part of a copy may have filled, only what takes room is zeroed. Where
+    that wants room too, the file system writes elsewhere than over the bytes that were there, which
+    nothing then reaches; the file goes all the same, and gives its room back.
+    """
     if path.is_file() and not path.is_symlink():
         descriptor = os.open(path, os.O_RDWR | getattr(os, "O_BINARY", 0))
         try:
             overwrite_with_zeros(descriptor)
+        except OSError as error:
+            if not is_no_room(error):
+                raise
+            with contextlib.suppress(OSError):
+                _overwrite_what_takes_room(descriptor)
         finally:
             os.close(descriptor)
     path.unlink(missing_ok=True)
+
+
+def is_no_room(error: OSError) -> bool:
+    """Whether the disk is full, or somebody's share of it."""
+    return error.errno in (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC))
+
+
+def _overwrite_what_takes_room(descriptor: int) -> None:
+    """As `overwrite_with_zeros`, but leaves holes as they are, where the system tells them."""
+    end, size = 0, os.fstat(descriptor).st_size
+    while hasattr(os, "SEEK_DATA") and end < size:
+        start = os.lseek(descriptor, end, os.SEEK_DATA)  # ENXIO if a hole is all that comes
+        end = os.lseek(descriptor, start, os.SEEK_HOLE)
+        os.lseek(descriptor, start, os.SEEK_SET)
+        while start < end:
+            start += os.write(descriptor, _ZEROS[: end - start])
+    os.fsync(descriptor)

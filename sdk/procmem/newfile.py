@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from procmem.errors import InputError, VaultError, VaultFullError
-from procmem.lock import shred
+from procmem.lock import is_no_room, shred
 from procmem.manifest import sync_folder
 
 
@@ -88,7 +88,7 @@ def new_file(target: Path) -> Iterator[BinaryIO]:
     except OSError as error:
         if isinstance(error, VaultError):
             raise
-        if error.errno in (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)):
+        if is_no_room(error):
             raise VaultFullError(
                 f"{target}: no room on the disk; nothing was written. Free some"
             ) from error

@@ -33,6 +33,7 @@ from procmem.errors import (
 )
 from procmem.folder import TEMPORARY
 from procmem.ledger import write_copy
+from procmem.lock import shred
 from procmem.record import Binding, Item, Record
 from procmem.rows import DamagedRowError
 from procmem.vault import Vault
@@ -867,6 +868,72 @@ def test_a_damaged_ledger_of_the_first_format_is_left_as_it_is(folder):
     with pytest.raises(VaultFormatError, match="damaged"):
         Vault(folder)
     assert (folder / "ledger.sqlite").read_bytes() == before
+
+
+def full(descriptor, data):
+    """`os.write` of a full disk: what takes room already may be overwritten."""
+    at = os.lseek(descriptor, 0, os.SEEK_CUR)
+    with contextlib.suppress(OSError):  # in the hole at the end
+        if os.lseek(descriptor, at, os.SEEK_DATA) == at:
+            written = os.pwrite(descriptor, data, at)
+            os.lseek(descriptor, at + written, os.SEEK_SET)
+            return written
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def with_holes(path):
+    """A file of which only a stretch in the middle takes room; False where there are no holes."""
+    with path.open("wb") as file:
+        file.seek(4 << 20)
+        file.write(b"x" * (3 << 20))
+        file.truncate(12 << 20)
+        file.flush()
+        return os.lseek(file.fileno(), 0, os.SEEK_DATA) == 4 << 20
+
+
+@pytest.mark.skipif(not hasattr(os, "SEEK_DATA"), reason="the system does not tell holes")
+def test_a_copy_that_filled_the_disk_is_zeroed_and_removed(folder, vault, tmp_path, monkeypatch):
+    """As one is whose pages SQLite did not write in order: it takes less room than it is long."""
+    if not with_holes(tmp_path / "sparse"):
+        pytest.skip("the file system has no holes")
+
+    def fill_disk(connection, path, *, change):
+        with_holes(path)
+        os.link(path, tmp_path / "seen")
+        raise sqlite3.OperationalError("database or disk is full")
+
+    vault.delete([1, 2])
+    with monkeypatch.context() as patched:
+        patched.setattr("procmem.writer.write_copy", fill_disk)
+        patched.setattr("procmem.lock.os.write", full)
+        assert not vault.purge()
+    assert not (folder / TEMPORARY).exists()
+    assert not any((tmp_path / "seen").read_bytes())
+    assert vault.purge_pending
+    assert vault.purge()
+
+
+def test_a_file_is_removed_though_zeroing_it_wants_room(tmp_path, monkeypatch):
+    """As where a file system writes new blocks and leaves the old ones as they are."""
+
+    def refuse(descriptor, data):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    (tmp_path / "file").write_bytes(b"x" * 100)
+    monkeypatch.setattr("procmem.lock.os.write", refuse)
+    shred(tmp_path / "file")
+    assert not (tmp_path / "file").exists()
+
+
+def test_a_file_that_cannot_be_zeroed_is_kept(tmp_path, monkeypatch):
+    def refuse(descriptor, data):
+        raise OSError(errno.EIO, "Input/output error")
+
+    (tmp_path / "file").write_bytes(b"x" * 100)
+    monkeypatch.setattr("procmem.lock.os.write", refuse)
+    with pytest.raises(OSError, match="Input/output"):
+        shred(tmp_path / "file")
+    assert (tmp_path / "file").exists()
 
 
 def test_a_migration_that_cannot_be_written_leaves_the_old_ledger(folder, monkeypatch):
