@@ -58,18 +58,20 @@ def erase(
     """
     scan = ResidueScan(files=(), windows_checked=0, windows_found=0)
     purged, signed = not vault.purge_pending, None
-    remaining = vault.count() - len(ids)  # counted once, because it reads every page
     if ids:
-        purges = remaining <= purge_limit
-        before = _commitments(vault) if receipt and purges else None
+        provable = receipt and vault.count() - len(ids) <= purge_limit
+        before = _commitments(vault) if provable else None
         search = Search(list(vault.values(ids)))
         vault.delete(ids)
         deleted()
+        remaining = vault.count()
         # What survivors have in common with what was erased is seen while they are read anyway.
-        purged = purges and vault.purge(see=search.explain)
+        purged = remaining <= purge_limit and vault.purge(see=search.explain)
         scan = _scan(vault, search)
         if before is not None and purged:
             signed = _signed(vault, before, ids, scan)
+    else:
+        remaining = vault.count()
     return _report(vault, ids, scan, remaining=remaining, purged=purged, receipt=signed)
 
 
