@@ -10,6 +10,7 @@ import contextlib
 import errno
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 from procmem.errors import VaultLockedError
@@ -116,8 +117,7 @@ def shred(path: Path) -> None:
         except OSError as error:
             if not is_no_room(error):
                 raise
-            with contextlib.suppress(OSError):
-                _overwrite_what_takes_room(descriptor)
+            _overwrite_what_takes_room(descriptor)
         finally:
             os.close(descriptor)
     path.unlink(missing_ok=True)
@@ -129,12 +129,27 @@ def is_no_room(error: OSError) -> bool:
 
 
 def _overwrite_what_takes_room(descriptor: int) -> None:
-    """As `overwrite_with_zeros`, but leaves holes as they are, where the system tells them."""
+    """As `overwrite_with_zeros`, but leaves holes as they are, and stops where there is no room."""
+    try:
+        for start, end in _stretches(descriptor):
+            os.lseek(descriptor, start, os.SEEK_SET)
+            while start < end:
+                start += os.write(descriptor, _ZEROS[: end - start])
+        os.fsync(descriptor)
+    except OSError as error:
+        if not is_no_room(error):
+            raise
+
+
+def _stretches(descriptor: int) -> Iterator[tuple[int, int]]:
+    """Beginning and end of what takes room in a file; nothing where the system does not tell."""
     end, size = 0, os.fstat(descriptor).st_size
     while hasattr(os, "SEEK_DATA") and end < size:
-        start = os.lseek(descriptor, end, os.SEEK_DATA)  # ENXIO if a hole is all that comes
+        try:
+            start = os.lseek(descriptor, end, os.SEEK_DATA)
+        except OSError as error:
+            if error.errno != errno.ENXIO:  # a hole is all that comes
+                raise
+            return
         end = os.lseek(descriptor, start, os.SEEK_HOLE)
-        os.lseek(descriptor, start, os.SEEK_SET)
-        while start < end:
-            start += os.write(descriptor, _ZEROS[: end - start])
-    os.fsync(descriptor)
+        yield start, end

@@ -925,9 +925,14 @@ def test_a_file_is_removed_though_zeroing_it_wants_room(tmp_path, monkeypatch):
     assert not (tmp_path / "file").exists()
 
 
-def test_a_file_that_cannot_be_zeroed_is_kept(tmp_path, monkeypatch):
+@pytest.mark.parametrize("full_first", [False, True])
+def test_a_file_that_cannot_be_zeroed_is_kept(tmp_path, monkeypatch, full_first):
+    errors = [(errno.EIO, "Input/output error")]
+    if full_first and hasattr(os, "SEEK_DATA"):
+        errors.append((errno.ENOSPC, "No space left on device"))
+
     def refuse(descriptor, data):
-        raise OSError(errno.EIO, "Input/output error")
+        raise OSError(*errors.pop())
 
     (tmp_path / "file").write_bytes(b"x" * 100)
     monkeypatch.setattr("procmem.lock.os.write", refuse)
