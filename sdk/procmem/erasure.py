@@ -56,22 +56,19 @@ def erase(
         VaultFullError, VaultReadOnlyError, VaultLockedError: nothing was deleted.
         VaultError: the items are deleted, but the files could not be searched.
     """
-    scan = ResidueScan(files=(), windows_checked=0, windows_found=0)
-    purged, signed = not vault.purge_pending, None
-    if ids:
-        provable = receipt and vault.count() - len(ids) <= purge_limit
-        before = _commitments(vault) if provable else None
-        search = Search(list(vault.values(ids)))
-        vault.delete(ids)
-        deleted()
-        remaining = vault.count()
-        # What survivors have in common with what was erased is seen while they are read anyway.
-        purged = remaining <= purge_limit and vault.purge(see=search.explain)
-        scan = _scan(vault, search)
-        if before is not None and purged:
-            signed = _signed(vault, before, ids, scan)
-    else:
-        remaining = vault.count()
+    if not ids:
+        nothing, purged = ResidueScan((), 0, 0), not vault.purge_pending
+        return _report(vault, (), nothing, remaining=vault.count(), purged=purged, receipt=None)
+    provable = receipt and vault.count() - len(ids) <= purge_limit
+    before = _commitments(vault) if provable else None
+    search = Search(list(vault.values(ids)))
+    vault.delete(ids)
+    deleted()
+    remaining = vault.count()
+    # What survivors have in common with what was erased is seen while they are read anyway.
+    purged = remaining <= purge_limit and vault.purge(see=search.explain)
+    scan = _scan(vault, search)
+    signed = _signed(vault, before, ids, scan) if before is not None and purged else None
     return _report(vault, ids, scan, remaining=remaining, purged=purged, receipt=signed)
 
 

@@ -10,7 +10,7 @@ import contextlib
 import errno
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from procmem.errors import VaultLockedError
@@ -96,11 +96,7 @@ def _lock(descriptor: int) -> None:
 
 def overwrite_with_zeros(descriptor: int) -> None:
     """Overwrites a file's bytes in place and waits until the disk has them."""
-    size = os.fstat(descriptor).st_size
-    os.lseek(descriptor, 0, os.SEEK_SET)
-    while size > 0:
-        size -= os.write(descriptor, _ZEROS[:size])
-    os.fsync(descriptor)
+    _zero(descriptor, [(0, os.fstat(descriptor).st_size)])
 
 
 def shred(path: Path) -> None:
@@ -117,7 +113,11 @@ def shred(path: Path) -> None:
         except OSError as error:
             if not is_no_room(error):
                 raise
-            _overwrite_what_takes_room(descriptor)
+            try:
+                _zero(descriptor, _stretches(descriptor))
+            except OSError as again:
+                if not is_no_room(again):
+                    raise
         finally:
             os.close(descriptor)
     path.unlink(missing_ok=True)
@@ -128,17 +128,12 @@ def is_no_room(error: OSError) -> bool:
     return error.errno in (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC))
 
 
-def _overwrite_what_takes_room(descriptor: int) -> None:
-    """As `overwrite_with_zeros`, but leaves holes as they are, and stops where there is no room."""
-    try:
-        for start, end in _stretches(descriptor):
-            os.lseek(descriptor, start, os.SEEK_SET)
-            while start < end:
-                start += os.write(descriptor, _ZEROS[: end - start])
-        os.fsync(descriptor)
-    except OSError as error:
-        if not is_no_room(error):
-            raise
+def _zero(descriptor: int, stretches: Iterable[tuple[int, int]]) -> None:
+    for start, end in stretches:
+        os.lseek(descriptor, start, os.SEEK_SET)
+        while start < end:
+            start += os.write(descriptor, _ZEROS[: end - start])
+    os.fsync(descriptor)
 
 
 def _stretches(descriptor: int) -> Iterator[tuple[int, int]]:

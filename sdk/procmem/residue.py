@@ -68,7 +68,7 @@ class Search:
     def __init__(self, secrets: Iterable[bytes]) -> None:
         self._rest = _pieces(secrets)
         self._first = windows(next(self._rest, []))
-        self._finder: _erasure.Finder | None = None  # of the first
+        self._finder = _finder(self._first)
         self._explained = np.zeros(len(self._first), dtype=np.bool_)
 
     def explain(self, values: list[bytes]) -> None:
@@ -77,9 +77,7 @@ class Search:
         For who reads values of surviving items in passing: they are not asked for again. It helps
         with the first 2 MiB of secrets.
         """
-        if values and len(self._first):
-            self._finder = self._finder or _finder(self._first)
-            self._explained[_found_within(self._finder, values)] = True
+        self._explained[_found_within(self._finder, values)] = True
 
     def scan(self, folder: Path, *, entitled: Callable[[], Iterable[bytes]] = tuple) -> ResidueScan:
         """Looks for remains in every file under `folder`, once.
@@ -99,11 +97,12 @@ class Search:
             path for path in folder.rglob("*") if path.is_file() and not path.is_symlink()
         )
         checked = found = 0
-        for wanted in chain([self._first], map(windows, self._rest)):
+        rest = ((wanted, _finder(wanted)) for wanted in map(windows, self._rest))
+        for wanted, finder in chain([(self._first, self._finder)], rest):
             checked += len(wanted)
             if not len(wanted):
                 continue
-            remains = _find_in_files(wanted, files)
+            remains = _find_in_files(wanted, finder, files)
             if wanted is self._first:
                 remains = np.setdiff1d(remains, wanted[self._explained], assume_unique=True)
             if len(remains):
@@ -158,9 +157,8 @@ def _finder(wanted: Windows) -> _erasure.Finder:
     return _erasure.Finder(wanted.view(np.uint8).reshape(-1, WINDOW_BYTES))
 
 
-def _find_in_files(wanted: Windows, files: Iterable[Path]) -> Windows:
-    """The wanted windows that some file holds, ascending."""
-    finder = _finder(wanted)
+def _find_in_files(wanted: Windows, finder: _erasure.Finder, files: Iterable[Path]) -> Windows:
+    """The wanted windows that some file holds, ascending; the finder is of them."""
     seen = np.zeros(len(wanted), dtype=np.bool_)  # of the finder's windows
     remains = []
     for path in files:
