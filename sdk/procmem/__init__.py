@@ -8,6 +8,8 @@ no model.
 
 from __future__ import annotations
 
+import typing as _typing
+
 from procmem.address import vault_address as vault_address
 from procmem.bundle import receive_items as receive_items
 from procmem.bundle import share_items as share_items
@@ -170,13 +172,17 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> str:
-    # importlib.metadata takes several milliseconds, which few programs want to spend.
-    if name == "__version__":
-        from importlib.metadata import PackageNotFoundError, version
+__version__: str
 
-        try:
-            return version("procmem")
-        except PackageNotFoundError:
-            return "0+unknown"
-    raise AttributeError(f"module 'procmem' has no attribute {name!r}")
+if not _typing.TYPE_CHECKING:  # or every name that is not there would pass for a str
+
+    def __getattr__(name: str) -> str:
+        # importlib.metadata takes several milliseconds, which few programs want to spend.
+        if name == "__version__":
+            from importlib.metadata import PackageNotFoundError, version
+
+            try:
+                return version("procmem")
+            except PackageNotFoundError:
+                return "0+unknown"
+        raise AttributeError(f"module 'procmem' has no attribute {name!r}")

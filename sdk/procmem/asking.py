@@ -15,9 +15,16 @@ import numpy.typing as npt
 from procmem.batch import Prompt, one_or_many, pairs_of, seconds_between
 from procmem.calibration import Standards
 from procmem.errors import ImageError, InputError, ItemNotFoundError, unknown_choice
-from procmem.image import ImageLike, load_image
+from procmem.image import ImageLike, size_of
 from procmem.index import check_k
-from procmem.influence import GroupBy, Ranking, changed_answers, grouping, smallest_change
+from procmem.influence import (
+    GroupBy,
+    Ranking,
+    changed_answers,
+    checked_group,
+    grouping,
+    smallest_change,
+)
 from procmem.opening import OpenMemory
 from procmem.segment import check_protocol, from_memory, in_context, mean_length
 from procmem.stores.contract import EVERYTHING, Where
@@ -142,7 +149,7 @@ class Asking(OpenMemory):
     def counterfactual(
         self, image: ImageLike, k: SupportsIndex = 20, *, weighting: Weighting = "similarity"
     ) -> Counterfactual:
-        """Finds the fewest items whose removal would change what `classify` says.
+        """Finds the fewest items of the answer's label whose removal would change the answer.
 
         Args:
             image: path, bytes, PIL image or array.
@@ -213,7 +220,7 @@ class Asking(OpenMemory):
         group_of = grouping(by)
         batch = list(one_or_many(images)[0])
         with self._lock:
-            groups = {item.id: group_of(item) for item in self._store.items()}
+            groups = {item.id: checked_group(group_of(item), item) for item in self._store.items()}
         answers: list[str | None] = []
         changes: list[Change] = []
         for at, image in enumerate(batch):
@@ -274,7 +281,7 @@ class Asking(OpenMemory):
         if ignore is not None and prompt is None:
             raise InputError("ignore is given without a prompt; remembered masks count throughout")
         self._check_open()
-        height, width = load_image(image).shape[:2]
+        height, width = size_of(image)
         if prompt is not None:
             pairs = [self._prompt(pair) for pair in pairs_of(prompt)]
             query = self._embed(image, view="whole").patches[0]

@@ -7,7 +7,7 @@ one prompt or several, an id from numpy. Never reads an image and never touches 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence, Sized
+from collections.abc import Iterable, Mapping, Sequence, Set, Sized
 from datetime import datetime
 from typing import Any, Protocol, TypeAlias, cast, runtime_checkable
 
@@ -138,6 +138,11 @@ class Column:
         if isinstance(values, (str, bytes)) or scalar or not isinstance(values, Iterable):
             raise InputError(
                 f"{name} is {values!r:.80}, a {type(values).__name__}; wanted one per image"
+            )
+        if isinstance(values, (Set, Mapping)):
+            raise InputError(
+                f"{name} is a {type(values).__name__}, which has no order to go by; wanted a list, "
+                "one per image"
             )
         if total is not None and isinstance(values, Sized) and len(values) != total:
             raise InputError(

@@ -35,6 +35,7 @@ from procmem.errors import (
     VaultError,
 )
 from procmem.exchange import metadata_of
+from procmem.folder import path_of
 from procmem.key import read_key
 from procmem.memory import VisualMemory
 from procmem.merging import Tally, winners, without_revoked
@@ -106,7 +107,7 @@ def share_items(
     from procmem.envelope import EnvelopeWriter
 
     recipients = read_addresses("to", to)
-    target = Path(path).absolute()
+    target = path_of("path", path).absolute()
     vault = memory._vault
     state, binding = vault.state(), vault.binding
     chosen = _chosen(memory, ids, label)
@@ -172,7 +173,7 @@ def receive_items(
 
     memory._check_writable()
     trusted = read_addresses("trust", trust)
-    source, vault = Path(path).absolute(), memory._vault
+    source, vault = path_of("path", path).absolute(), memory._vault
     key, tally = read_key(memory.path), Tally()
     with open_file(source, written_by="`procmem share`") as file, memory._lock:
         with reading(source):

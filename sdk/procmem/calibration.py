@@ -124,9 +124,15 @@ class Calibration:
 def _reliability_of(left_out: LeftOut, weighting: Weighting) -> Reliability | None:
     shares, right = [], []
     rows = zip(
-        left_out.labels, left_out.neighbor_labels, left_out.similarities.tolist(), strict=True
+        left_out.labels,
+        left_out.shared,
+        left_out.neighbor_labels,
+        left_out.similarities.tolist(),
+        strict=True,
     )
-    for label, neighbors, near in rows:
+    for label, shared, neighbors, near in rows:
+        if not shared:  # with itself left out nobody could have said it
+            continue
         votes = vote(near, [one or "" for one in neighbors], weighting=weighting)
         winner, share = next(iter(votes.items()))
         shares.append(share)

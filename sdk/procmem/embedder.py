@@ -157,6 +157,8 @@ class Embedder:
         check_view(view)
         if is_image_like(images) and not (isinstance(images, np.ndarray) and images.ndim == 4):
             return self._embed_all([self._prepare(images, view)], 1, progress)
+        if hasattr(images, "read"):
+            raise InputError(f"images is a {type(images).__name__}; give its content, file.read()")
         if not isinstance(images, Iterable):
             raise InputError(
                 f"images is a {type(images).__name__}, wanted a path, bytes, a PIL image, an "
@@ -180,6 +182,8 @@ class Embedder:
             InputError: another shape or dtype.
             ModelError: the engine failed, or the embedder is closed.
         """
+        if not isinstance(tensors, np.ndarray):
+            raise InputError(f"tensors is a {type(tensors).__name__}, wanted an array of to_tensor")
         wanted = (3, self.side, self.side)
         if tensors.ndim != 4 or tensors.shape[1:] != wanted or tensors.dtype != np.float32:
             raise InputError(

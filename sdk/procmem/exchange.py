@@ -38,7 +38,7 @@ from procmem.errors import (
     unknown_choice,
 )
 from procmem.exchange_safetensors import SafetensorsReader, SafetensorsWriter
-from procmem.folder import check_binding
+from procmem.folder import check_binding, path_of
 from procmem.memory import VisualMemory
 from procmem.newfile import check_outside, new_file, open_file
 from procmem.record import Binding, Record, check_record, encode_text
@@ -110,7 +110,7 @@ def export_items(
         VaultError: the memory changed while it was read.
         In every case there is no file.
     """
-    target = Path(path).absolute()
+    target = path_of("path", path).absolute()
     form = _form_of(target)
     store = memory._store
     state = store.state()
@@ -173,7 +173,7 @@ def import_items(
         VaultFullError, VaultReadOnlyError, VaultLockedError: it cannot be written.
     """
     memory._check_writable()
-    source = Path(path).absolute()
+    source = path_of("path", path).absolute()
     with _opened(source) as (reader, binding):
         check_binding(source, binding, memory._store.binding)
         own = memory._store.binding
@@ -192,7 +192,7 @@ def model_of(path: str | os.PathLike[str]) -> Binding:
     Raises:
         ExchangeFormatError, InputError, MissingExtraError: as `import_items`.
     """
-    with _opened(Path(path).absolute()) as (_, binding):
+    with _opened(path_of("path", path).absolute()) as (_, binding):
         return binding
 
 

@@ -57,7 +57,9 @@ _FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF", "HEIF")
 # Decoders that never warn while they decode; the others run under the lock of `_quiet`.
 _SILENT_DECODERS = frozenset({"JPEG", "MPO", "PNG", "WEBP"})
 
+_JPEG_FORMATS = ("JPEG", "MPO")
 _ORIENTATION_TAG = 0x0112
+_LEAST_ON_ITS_SIDE = 5  # orientations of 5 to 8 swap width and height
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -123,8 +125,8 @@ def load_image(
         InputError: `image` is of no type that stands for a picture, or a limit is below 1.
     """
     for limit_name, limit in (("min_side", min_side), ("max_pixels", max_pixels)):
-        if limit is not None and limit < 1:
-            raise InputError(f"{limit_name} is {limit}, wanted at least 1")
+        if limit is not None and (not isinstance(limit, (int, np.integer)) or limit < 1):
+            raise InputError(f"{limit_name} is {limit!r:.80}, wanted a whole number of at least 1")
     name = image_name(image)
     if isinstance(image, np.ndarray):
         return _from_array(image, name, max_pixels)
@@ -132,6 +134,28 @@ def load_image(
         return _from_pil(image, name, max_pixels)
     data = read_image_file(image) if isinstance(image, (str, os.PathLike)) else bytes(image)
     return _from_bytes(data, name, min_side, max_pixels)
+
+
+def size_of(image: ImageLike, *, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
+    """(height, width) of what `load_image` gives, without decoding a JPEG.
+
+    Args:
+        image: as `load_image`.
+        max_pixels: likewise.
+
+    Raises:
+        ImageError, InputError: as `load_image`; a JPEG's pixels are not looked at.
+    """
+    name = image_name(image)
+    if isinstance(image, (np.ndarray, Image.Image)):
+        pixels = load_image(image, max_pixels=max_pixels)
+        return pixels.shape[0], pixels.shape[1]
+    data = read_image_file(image) if isinstance(image, (str, os.PathLike)) else bytes(image)
+    with opened(data, name, max_pixels) as picture:
+        if picture.format not in _JPEG_FORMATS:
+            decode(picture)  # the orientation may stand behind the pixels
+        size = picture.height, picture.width
+        return size if _orientation(picture) < _LEAST_ON_ITS_SIDE else size[::-1]
 
 
 def read_image_file(path: str | os.PathLike[str]) -> bytes:
@@ -168,7 +192,7 @@ def _from_bytes(
     data: bytes, name: str, min_side: int | None, max_pixels: int
 ) -> npt.NDArray[np.uint8]:
     with opened(data, name, max_pixels) as picture:
-        if min_side is not None and picture.format in ("JPEG", "MPO"):
+        if min_side is not None and picture.format in _JPEG_FORMATS:
             picture.draft(None, (min_side, min_side))
         return _pixels(picture, name)
 
@@ -323,7 +347,7 @@ def _to_uint8(array: npt.NDArray[Any], name: str) -> npt.NDArray[np.uint8]:
     low, high = float(array.min()), float(array.max())
     if low < 0 or high > 1:
         raise ImageDecodeError(
-            f"{name} has values from {low:g} to {high:g}; wanted float in [0, 1]: "
+            f"{name} has values from {low:.9g} to {high:.9g}; wanted float in [0, 1]: clip it, "
             "scale it, or cast it to uint8 if it is in [0, 255]"
         )
     scaled = np.rint(array.astype(np.float32) * np.float32(255))

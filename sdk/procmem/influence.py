@@ -11,7 +11,7 @@ from collections.abc import Callable, Hashable, Sequence
 from pathlib import PurePath
 from typing import Literal, TypeAlias, TypeVar
 
-from procmem.errors import unknown_choice
+from procmem.errors import InputError, unknown_choice
 from procmem.record import Item
 from procmem.types import Neighbor
 from procmem.vote import Weighting, vote
@@ -36,9 +36,18 @@ def grouping(by: GroupBy) -> Callable[[Item], int | str | None]:
         "label": lambda item: item.label,
         "folder": lambda item: None if item.source is None else str(PurePath(item.source).parent),
     }
-    if by not in known:
+    if not isinstance(by, str) or by not in known:
         raise unknown_choice("by", by, known)
     return known[by]
+
+
+def checked_group(group: object, item: Item) -> int | str | None:
+    """The group of an item; raises InputError if it is neither a text, a number nor None."""
+    if group is None or isinstance(group, (int, str)):
+        return group
+    raise InputError(
+        f"by gives {group!r:.80} for item {item.id}, wanted a text, or None for an item that stays"
+    )
 
 
 class Ranking:
@@ -56,6 +65,12 @@ class Ranking:
     def _reach(self, count: int) -> None:
         self._found = self._fetch(count)
         self._complete = len(self._found) < count
+
+    def at(self, place: int) -> Neighbor | None:
+        """The voter at a place, from 0; None if there are not so many."""
+        while place >= len(self._found) and not self._complete:
+            self._reach(2 * place + 1)
+        return self._found[place] if place < len(self._found) else None
 
     def first(
         self, count: int, *, without: Callable[[Neighbor], bool] | None = None
@@ -112,10 +127,12 @@ def changed_answers(
 def smallest_change(
     ranking: Ranking, k: int, *, weighting: Weighting = "similarity"
 ) -> tuple[list[Neighbor], str | None]:
-    """The fewest items whose removal changes the answer to one query.
+    """The fewest items of the answer's own label whose removal changes the answer to one query.
 
-    Only items of the winning label need to go, nearest first: a nearer one takes more of its vote
-    away than a farther one, and lets as many others move up. (Both weightings fall with the place.)
+    They go nearest first: a nearer one takes more of the label's vote away than a farther one, and
+    lets as many others move up. (Both weightings fall with the place.) Weighed by similarity, no
+    fewer items of any labels change it. Weighed by place, they may: without an item of a third
+    label everybody behind it moves up, a rival farther than the winner.
 
     Args:
         ranking: of the query.
@@ -130,9 +147,10 @@ def smallest_change(
     usual = _winner(voters, weighting)
     gone: list[Neighbor] = []
     while voters:
-        gone.append(next(one for one in voters if one.label == usual))
-        ids = {one.id for one in gone}
-        voters = ranking.first(k, without=lambda one, ids=ids: one.id in ids)  # type: ignore[misc]  # binds the loop's value
+        gone.append(voters.pop(next(at for at, one in enumerate(voters) if one.label == usual)))
+        behind = ranking.at(len(voters) + len(gone))  # all that are gone stood before it
+        if behind is not None:
+            voters.append(behind)
         after = _winner(voters, weighting)
         if after != usual:
             return gone, after

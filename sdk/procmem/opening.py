@@ -28,7 +28,7 @@ from procmem.errors import (
     unknown_choice,
 )
 from procmem.folder import check_binding, check_side
-from procmem.image import ImageLike, load_image
+from procmem.image import ImageLike, size_of
 from procmem.index import INDEX_KINDS, IndexKind
 from procmem.preprocess import View, check_image_size
 from procmem.segment import fit_mask
@@ -198,7 +198,7 @@ class OpenMemory:
 
     def _fit(self, image: ImageLike, mask: MaskLike) -> npt.NDArray[np.uint8]:
         """A mask of the image's own size, fitted to the model's square."""
-        height, width = load_image(image).shape[:2]
+        height, width = size_of(image)
         return fit_mask(mask, image_size=(height, width), side=self._store.binding.side)
 
     def _prompt(self, pair: Prompt) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.uint8]]:

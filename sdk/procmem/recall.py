@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import contextlib
 import math
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
+from itertools import compress
 
 import numpy as np
 import numpy.typing as npt
@@ -188,8 +190,10 @@ class Recall:
         """Items of smallest id among those of `where`, each asked with itself left out."""
         labels, flags = self._items.labels, self.flags(where)
         asked, rows, similarities = self._known().others(k, keep=flags)
+        counts = Counter(labels if flags is None else compress(labels, flags))
         return LeftOut(
             [labels[row] for row in asked.tolist()],
+            [counts[labels[row]] > 1 for row in asked.tolist()],
             [[labels[row] for row in own] for own in rows.tolist()],
             similarities,
             complete=flags is None or bool(flags.all()),

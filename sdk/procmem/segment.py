@@ -218,7 +218,8 @@ def judged(keys: Float32, pixels: UInt8, ignore: int) -> tuple[Float32, UInt8]:
     Raises:
         InputError: no such value, or nothing is left.
     """
-    if isinstance(ignore, bool) or not isinstance(ignore, int) or not 0 <= ignore <= 255:
+    whole = isinstance(ignore, (int, np.integer)) and not isinstance(ignore, bool)
+    if not whole or not 0 <= ignore <= 255:
         raise InputError(f"ignore is {ignore!r}, wanted a mask value from 0 to 255")
     useful = (pixels != ignore).any(axis=(1, 2))
     if not useful.any():

@@ -15,9 +15,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from typing import cast
 
 from procmem.batch import MaskLike
 from procmem.errors import ImageError, ImageNotFoundError, InputError
+from procmem.folder import path_of
 from procmem.memory import VisualMemory
 from procmem.photos import Photo, find_photos, load_mask
 
@@ -52,7 +54,7 @@ class Taught:
 
 def teach(
     memory: VisualMemory,
-    paths: Iterable[str | os.PathLike[str]],
+    paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]],
     *,
     label: str | None = None,
     labelled: bool = True,
@@ -65,7 +67,7 @@ def teach(
 
     Args:
         memory: open for writing.
-        paths: files, and folders with everything below them; see `find_photos`.
+        paths: a file, a folder with everything below it, or several; see `find_photos`.
         label: one for all, instead of the name of each photo's folder.
         labelled: False to teach without labels.
         masks: folder of masks for `segment`: PNG files of class values with the photo's name, in
@@ -74,13 +76,15 @@ def teach(
     Raises:
         ImageNotFoundError: a path does not exist.
         ImageDecodeError: nobody may look whether it does.
-        InputError: a folder holds no photo.
+        InputError: a folder holds no photo, `masks` is no folder, or something is no path.
         VaultFullError, VaultReadOnlyError, VaultLockedError: it cannot be written; what was said
             to be taught stays.
     """
-    found = find_photos([Path(path) for path in paths])
+    found = find_photos(_paths_of(paths))
     known = {item.source for item in memory.items()}
-    folder = None if masks is None else Path(masks)
+    folder = None if masks is None else path_of("masks", masks)
+    if folder is not None and not os.path.isdir(folder):  # noqa: PTH112  no name makes it raise
+        raise InputError(f"masks is {folder}, which is no folder; nothing was taught")
     rest = iter(found)
     while step := list(islice(rest, AT_ONCE)):
         new = [photo for photo in step if str(photo.path) not in known]
@@ -90,6 +94,16 @@ def teach(
         taught = dict(zip(new, _teach(memory, new, labels, folder), strict=True))
         for photo in step:
             yield taught.get(photo, Taught(photo, None, None))
+
+
+def _paths_of(paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]]) -> list[Path]:
+    # A text is an iterable too, of letters, among which "/" is a path.
+    alone = isinstance(paths, (str, os.PathLike)) or not isinstance(paths, Iterable)
+    several = [paths] if alone else list(cast("Iterable[object]", paths))
+    for path in several:
+        if not isinstance(path, (str, os.PathLike)) or not os.fspath(path):
+            raise InputError(f"paths has {path!r:.80}, wanted the path of a file or folder")
+    return [Path(os.fsdecode(cast("str", path))) for path in several]
 
 
 def _teach(

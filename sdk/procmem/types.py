@@ -63,7 +63,7 @@ class Answer:
         shares: each of these neighbors' share of the vote.
         probability: that `label` is right, in (0, 1): how often answers of this confidence were,
             when remembered items were asked with themselves left out. None with fewer than 20
-            labelled items.
+            items whose label another one has too: the only one of its label teaches nothing here.
         p_value: of novelty, in (0, 1]: how many remembered images are as unlike their nearest
             neighbor as this one is (conformal); 1.0 in a memory that is empty.
         is_novel: True if the image is less like its nearest neighbor than remembered images
@@ -82,11 +82,12 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Counterfactual:
-    """The fewest items without which an answer is another one.
+    """The fewest items of its own label without which an answer is another one.
 
     Attributes:
         label: the answer as it is.
-        items: whose removal together changes it, nearest first; empty if nothing can vote.
+        items: whose removal together changes it, nearest first; empty if nothing can vote. Weighed
+            by similarity, no fewer items of any labels do.
         label_after: the answer without them; None if nothing is left to vote.
     """
 

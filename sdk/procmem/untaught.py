@@ -18,7 +18,7 @@ from procmem.clusters import cluster_regions
 from procmem.components import pca_maps
 from procmem.correspondences import correspondences
 from procmem.errors import ImageError, InputError, ModelError
-from procmem.image import ImageLike, load_image
+from procmem.image import ImageLike, size_of
 from procmem.types import Correspondences, Regions
 
 Float32 = npt.NDArray[np.float32]
@@ -118,9 +118,8 @@ def match_patches(
 
 def _see(embedder: Perception, image: ImageLike) -> tuple[Float32, tuple[int, int]]:
     """Patch tokens (h, w, P) of the whole image, and its (H, W)."""
-    pixels = load_image(image)
-    height, width = pixels.shape[:2]
-    tokens = embedder.embed(pixels, view="whole").patches[0]
+    size = size_of(image)
+    tokens = embedder.embed(image, view="whole").patches[0]
     if not np.isfinite(tokens).all():
         raise ModelError(f"{embedder.manifest.name} gave numbers that are not finite")
-    return tokens, (height, width)
+    return tokens, size

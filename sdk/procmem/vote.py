@@ -28,6 +28,9 @@ Weighting: TypeAlias = Literal["similarity", "rank"]
 
 WEIGHTINGS: tuple[Weighting, ...] = ("similarity", "rank")
 
+SAME_SIMILARITY = 1e-4
+"""So near, two similarities are equal: stored vectors are rounded to float16, sums to float32."""
+
 NOVELTY_LEVEL = 0.05
 """An image of a remembered kind is called novel this often, at most."""
 
@@ -115,7 +118,8 @@ def novelty_p_value(similarity: float, calibration: npt.NDArray[np.float32]) -> 
 
     The conformal p-value (Vovk, Gammerman and Shafer, "Algorithmic Learning in a Random World",
     2005): (1 + how many calibration values are at most `similarity`) / (n + 1). If the query is
-    drawn like the remembered images, it is at most p with probability p.
+    drawn like the remembered images, it is at most p with probability p. Values within
+    `SAME_SIMILARITY` count as equal: a photo that is remembered twice is as near as its copy.
 
     Args:
         similarity: of the query to its nearest remembered item.
@@ -125,7 +129,8 @@ def novelty_p_value(similarity: float, calibration: npt.NDArray[np.float32]) -> 
     Returns:
         In (0, 1]. Never below 1 / (n + 1).
     """
-    return float(1 + np.count_nonzero(calibration <= similarity)) / (len(calibration) + 1)
+    as_far = np.count_nonzero(calibration <= similarity + SAME_SIMILARITY)
+    return float(1 + as_far) / (len(calibration) + 1)
 
 
 def is_novel(

@@ -946,3 +946,43 @@ def test_a_file_that_is_missing_makes_no_memory(run, tmp_path, command):
     assert "missing.parquet" in result.stderr
     assert "does not exist" in result.stderr
     assert not (tmp_path / "new").exists()
+
+
+def test_influence_names_a_bad_file_and_asks_about_the_rest(run, photos, asked, tmp_path):
+    run("add", photos)
+    bad = tmp_path / "bad.jpg"
+    bad.write_bytes(b"no picture")
+    result = run("influence", asked, bad, "--by", "label", "--json")
+    document = json.loads(result.stdout)
+    assert result.exit_code == 1
+    assert [one["source"] for one in document["failed"]] == [str(bad)]
+    assert [one["source"] for one in document["answers"]] == [str(asked)]
+    assert document["weighting"] == "similarity"
+    text = run("influence", asked, bad)
+    assert (text.exit_code, "1 photo" in text.stdout) == (1, True)
+    assert "left out" in text.stderr
+
+
+@pytest.mark.parametrize("closed", ["1>&-", "2>&-", "1>&- 2>&-"])
+def test_closed_streams_stop_nothing(closed, photos, model, tmp_path):
+    vault = tmp_path / "vault"
+    command = f"{sys.executable} -m procmem --model {model} --vault {vault} add {photos} {closed}"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr
+    with VisualMemory(vault, embedder=model, read_only=True) as memory:
+        assert len(memory) == 12
+
+
+def test_segment_sees_a_large_photo_as_an_app_does(run, tmp_path, model):
+    noise = np.random.default_rng(0).integers(0, 256, (180, 180, 3)).astype(np.uint8)
+    large = tmp_path / "large.jpg"
+    Image.fromarray(noise).resize((1800, 1800), Image.Resampling.BICUBIC).save(large, quality=50)
+    mask = np.zeros((1800, 1800), np.uint8)
+    mask[:900] = 1
+    Image.fromarray(mask).save(tmp_path / "mask.png")
+    out = tmp_path / "out.png"
+    words = ["--prompt", large, "--prompt-mask", tmp_path / "mask.png", "--mask-out", out]
+    assert run("segment", large, *words).exit_code == 0
+    with VisualMemory(tmp_path / "v", embedder=model) as memory:
+        expected = memory.segment(large, prompt=(large, mask)).mask
+    assert np.array_equal(np.asarray(Image.open(out)), expected)

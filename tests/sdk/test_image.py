@@ -24,7 +24,7 @@ from procmem.errors import (
     ImageTooLargeError,
     InputError,
 )
-from procmem.image import image_name, is_image_like, load_image
+from procmem.image import image_name, is_image_like, load_image, size_of
 
 WHITE = (255, 255, 255)
 
@@ -479,7 +479,7 @@ def test_what_stands_for_no_picture_is_an_input_error(value: object) -> None:
 
 @pytest.mark.parametrize("limits", [{"min_side": 0}, {"max_pixels": 0}])
 def test_limits_below_one_are_refused(limits: dict[str, int]) -> None:
-    with pytest.raises(InputError, match="is 0, wanted at least 1"):
+    with pytest.raises(InputError, match="is 0, wanted a whole number of at least 1"):
         load_image(noise(2, 2), **limits)
 
 
@@ -553,3 +553,31 @@ def test_large_pictures_below_the_limit_warn_nobody(recwarn: pytest.WarningsReco
 )
 def test_every_kind_of_picture_has_a_name_for_messages(image: object, name: str) -> None:
     assert image_name(image) == name
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "TIFF", "WEBP"])
+def test_the_size_is_that_of_the_decoded_picture(
+    kind: str, orientation: int, tmp_path: Path
+) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    file = tmp_path / "picture"
+    Image.new("RGB", (30, 20)).save(file, kind, exif=exif)
+    with Image.open(file) as picture:
+        for image in (file, file.read_bytes(), picture, np.zeros((4, 6, 3), np.uint8)):
+            assert size_of(image) == load_image(image).shape[:2]
+
+
+def test_the_size_is_under_the_same_limits(tmp_path: Path) -> None:
+    with pytest.raises(ImageNotFoundError):
+        size_of(tmp_path / "missing.jpg")
+    with pytest.raises(ImageTooLargeError):
+        size_of(encode(Image.new("RGB", (30, 20)), "JPEG"), max_pixels=599)
+    with pytest.raises(ImageDecodeError, match="not a readable image"):
+        size_of(b"no picture")
+
+
+def test_floats_a_little_beyond_one_are_told_from_one() -> None:
+    with pytest.raises(ImageDecodeError, match=r"to 1\.000000.*clip it"):
+        load_image(np.full((4, 4, 3), np.float32(1) + np.float32(1.2e-7)))

@@ -121,3 +121,39 @@ def test_nobody_can_change_no_answer():
     nobody = ranking_of([], [])
     assert smallest_change(nobody, 3) == ([], None)
     assert changed_answers(nobody, group_of([]), 3) == {}
+
+
+@settings(max_examples=300)
+@given(worlds(most=12), st.integers(6, 9), st.sampled_from(WEIGHTINGS))
+def test_no_fewer_items_of_the_answers_own_label_change_it(world, k, weighting):
+    similarities, labels = world
+    gone, after = smallest_change(ranking_of(similarities, labels), k, weighting=weighting)
+    usual = answer(similarities, labels, k, weighting)
+    assert answer(similarities, labels, k, weighting, without=[one.id for one in gone]) == after
+    assert {one.label for one in gone} == {usual}
+    own = [at for at, label in enumerate(labels) if label == usual]
+    for fewer in itertools.combinations(own, len(gone) - 1):
+        assert answer(similarities, labels, k, weighting, without=fewer) == usual
+
+
+def test_weighed_by_place_one_item_of_a_third_label_may_do_more():
+    # So that nobody promises the fewest of all: without "c" in front, everybody moves up.
+    places = "cb.b.b.a...abaaaaaa.a.aa.aaa.b.b"
+    labels = [str(at) if one == "." else one for at, one in enumerate(places)]
+    similarities = np.linspace(0.9, 0.5, len(labels), dtype=np.float32)
+    gone, after = smallest_change(ranking_of(similarities, labels), 30, weighting="rank")
+    assert (answer(similarities, labels, 30, "rank"), after, len(gone)) == ("a", "b", 2)
+    assert answer(similarities, labels, 30, "rank", without=[0]) == "b"
+
+
+def test_a_long_way_costs_one_vote_for_each_step(monkeypatch):
+    asked = []
+    voters = [Neighbor(at, "a", 1 - at / 10**6, None) for at in range(5000)]
+
+    def fetch(count):
+        asked.append(count)
+        return voters[:count]
+
+    gone, after = smallest_change(Ranking(fetch, expected=6), 5)
+    assert (len(gone), after) == (5000, None)
+    assert len(asked) < 20

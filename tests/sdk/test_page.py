@@ -614,3 +614,29 @@ def test_the_command_teaches_a_folder_first_and_ends_quietly(tmp_path):
         assert said["process"].returncode == 0
     with procmem.VisualMemory(vault, embedder=str(model), read_only=True) as memory:
         assert memory.stats().labels == {"blue": 1, "red": 1}
+
+
+def test_a_label_that_is_no_utf_8_costs_the_page_nothing(page):
+    label = os.fsdecode(b"caf\xe9")
+    page.memory.add(jpeg(RED), label)
+    for path in ("/api/state", "/api/items", "/api/map"):
+        status, document = page.ask("GET", path)
+        assert status == 200, path
+        assert label in json.dumps(document, ensure_ascii=False)
+    assert page.ask("POST", "/api/ask", jpeg(RED))[1]["label"] == label
+    forget = json.dumps({"label": label}).encode()
+    assert page.ask("POST", "/api/forget", forget)[0] == 200
+    assert len(page.memory) == 0
+
+
+def test_a_large_photo_is_seen_on_the_page_as_it_is_in_an_app(page):
+    picture = jpeg(RED, side=1500)
+    page.memory.add(picture, "red")
+    status, answer = page.ask("POST", "/api/ask", picture)
+    assert (status, answer["size"]) == (200, [1500, 1500])
+    assert answer["neighbors"][0]["similarity"] == (
+        page.memory.classify(picture, 10).neighbors[0].similarity
+    )
+    assert page.ask("POST", "/api/teach?label=page", picture)[0] == 200
+    first, second = page.memory._vault.records(page.memory._vault.ids())
+    assert np.array_equal(first.vector, second.vector)

@@ -8,6 +8,8 @@ import subprocess
 import sys
 import types
 
+import pytest
+
 import procmem
 
 
@@ -57,3 +59,15 @@ def test_import_loads_nothing_heavy():
         "skimage",
     }
     assert not heavy & set(json.loads(output))
+
+
+def test_type_checkers_are_told_of_names_that_are_not_there(tmp_path):
+    api = pytest.importorskip("mypy.api")
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import procmem\nprint(procmem.clasify)\nprint(procmem.__version__.upper())\n"
+    )
+    cache = f"--cache-dir={tmp_path / 'cache'}"
+    report, _, _ = api.run(["--strict", "--follow-imports=silent", cache, str(script)])
+    assert 'script.py:2: error: Module has no attribute "clasify"' in report
+    assert "Found 1 error" in report

@@ -166,10 +166,29 @@ def test_the_probability_is_the_leave_one_out_accuracy_of_a_memory_that_knows(mo
         assert sure.probability == pytest.approx(41 / 42)
         # With the twins' labels swapped around, none of them is right.
         memory.delete([item.id for item in memory.items()])
-        names = [str(at) for at in range(40)]
+        names = [str(at % 20) for at in range(40)]
         memory.add([image(number) for number in numbers], names)
         unsure = memory.classify(image(3), 1)
         assert unsure.probability == pytest.approx(1 / 42)
+
+
+def test_the_only_item_of_its_label_says_nothing_of_probability(model, tmp_path):
+    with VisualMemory(tmp_path / "names", embedder=model) as memory:
+        memory.add([image(number) for number in range(30)], [f"name {at}" for at in range(30)])
+        assert memory.classify(image(3), 1).label == "name 3"
+        assert memory.classify(image(3), 1).probability is None
+        # Twenty that have twins, each of them right: the thirty others still say nothing.
+        twins = [number for number in range(100, 110) for _ in range(2)]
+        memory.add([image(number) for number in twins], [str(number) for number in twins])
+        assert memory.classify(image(3), 1).probability == pytest.approx(21 / 22)
+
+
+@pytest.mark.parametrize("copies", [2, 20])
+def test_a_photo_that_is_remembered_several_times_is_not_novel(model, tmp_path, copies):
+    with VisualMemory(tmp_path / "copies", embedder=model) as memory:
+        numbers = [number for number in range(20) for _ in range(copies)]
+        memory.add([image(number) for number in numbers], [str(number) for number in numbers])
+        assert not any(memory.classify(image(number), 5).is_novel for number in range(20))
 
 
 def test_reasons_after_a_delete_are_those_of_a_fresh_memory(memory, model, tmp_path):

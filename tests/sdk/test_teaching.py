@@ -148,8 +148,9 @@ def test_a_photo_in_no_folder_has_no_label(memory, photos, monkeypatch):
 def test_a_path_that_no_system_has_is_an_image_error(memory, photos, path):
     with pytest.raises(ImageDecodeError, match="check the path"):
         list(teach(memory, [path]))
-    taught = list(teach(memory, [photos], masks=path))
-    assert all("cannot be read" in one.reason for one in taught)
+    with pytest.raises(InputError, match=r"is no folder|without null"):
+        next(teach(memory, [photos], masks=path))
+    assert len(memory) == 0
 
 
 def gray_png(depth, values):
@@ -174,3 +175,23 @@ def test_a_mask_that_would_fill_the_memory_is_a_reason_and_no_end(memory, photos
     failed = {one.photo.path.name: one.reason for one in taught if one.reason is not None}
     assert sorted(failed) == ["01.png", "21.png"]
     assert "scale it down" in failed["01.png"].lower()
+
+
+def test_one_path_needs_no_list(memory, photos, monkeypatch):
+    monkeypatch.chdir(photos.parent)
+    assert len(list(teach(memory, "photos"))) == 40
+    assert all(one.was_known or one.reason for one in teach(memory, photos))
+    with pytest.raises(ImageNotFoundError, match="missing does not exist"):
+        next(teach(memory, "missing"))
+
+
+@pytest.mark.parametrize("paths", [None, 5, [b"photos"], [None], [""]])
+def test_what_is_no_path_is_named(memory, paths):
+    with pytest.raises(InputError, match="wanted the path of a file or folder"):
+        next(teach(memory, paths))
+
+
+def test_a_missing_folder_of_masks_teaches_nothing(memory, photos):
+    with pytest.raises(InputError, match="no-such-folder, which is no folder; nothing was taught"):
+        next(teach(memory, photos, masks=photos / "no-such-folder"))
+    assert len(memory) == 0

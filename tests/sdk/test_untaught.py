@@ -11,6 +11,7 @@ from tests.tiny_model import write_tiny_model
 
 import procmem
 from procmem.errors import ImageNotFoundError, InputError, ModelError
+from procmem.image import load_image
 
 RED, BLUE = (220, 40, 30), (30, 60, 220)
 
@@ -116,3 +117,19 @@ def test_a_model_that_gives_nan_is_a_model_error(embedder, monkeypatch):
 def test_more_regions_than_patches_are_an_input_error(embedder):
     with pytest.raises(InputError, match="at most 196: the image has 196 patches"):
         procmem.find_regions(embedder, halves(), 197)
+
+
+def test_a_large_jpeg_is_seen_as_the_embedder_sees_it(embedder, tmp_path, monkeypatch):
+    Image.fromarray(textured(1600, 1600)).save(tmp_path / "photo.jpg", quality=60)
+    expected = embedder.embed(tmp_path / "photo.jpg", view="whole").patches[0]
+    other = embedder.embed(load_image(tmp_path / "photo.jpg"), view="whole").patches[0]
+    assert not np.array_equal(expected, other)  # or this would show nothing
+    seen = []
+
+    def noted(tokens, k, *, size):
+        seen.append((tokens, size))
+
+    monkeypatch.setattr("procmem.untaught.cluster_regions", noted)
+    procmem.find_regions(embedder, tmp_path / "photo.jpg", 2)
+    assert np.array_equal(seen[0][0], expected)
+    assert seen[0][1] == (1600, 1600)

@@ -90,6 +90,12 @@ def test_the_p_value_counts_what_is_at_most_as_near():
     assert novelty_p_value(1.0, calibration) == 1.0
 
 
+def test_rounding_makes_nothing_novel():
+    calibration = np.ones(20, dtype=np.float32)
+    assert novelty_p_value(0.9999994, calibration) == 1.0
+    assert novelty_p_value(0.999, calibration) == pytest.approx(1 / 21)
+
+
 def test_an_empty_memory_makes_everything_novel():
     assert is_novel(None, np.empty(0, dtype=np.float32))
 

@@ -9,7 +9,16 @@ import click
 
 from procmem.cli.group import progress_bar
 from procmem.cli.options import Settings, open_memory, shared_options, write_json
-from procmem.cli.text import answer_as_json, count, neighbor_as_json, percent, say, shorten, table
+from procmem.cli.text import (
+    answer_as_json,
+    count,
+    end_without,
+    neighbor_as_json,
+    percent,
+    say,
+    shorten,
+    table,
+)
 
 if TYPE_CHECKING:
     from procmem.types import Answer, Counterfactual, Neighbor
@@ -96,10 +105,7 @@ def classify(
         for at, reason in enumerate(reasons):
             say(f"\n{shorten(_short_path(answers[at][0]), 60)}")
             say(_explained(answers[at][1], reason))
-    for _, message in failed:
-        say(f"left out: {message}", err=True)
-    if failed:
-        raise SystemExit(1)
+    end_without(failed)
 
 
 def _explained(answer: Answer, reason: Counterfactual) -> str:

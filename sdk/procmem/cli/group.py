@@ -93,13 +93,13 @@ class ErrorGroup(_Reported, click.Group):
 def progress_bar(label: str) -> Iterator[Callable[[int, int | None], None]]:
     """Gives a `progress(done, total)` callback that draws a bar on a terminal's stderr.
 
-    Draws nothing if stderr is not a terminal, so that logs stay readable.
+    Draws nothing if stderr is not a terminal, so that logs stay readable, or is closed.
     """
     bar: Any = None
 
     def show(done: int, total: int | None) -> None:
         nonlocal bar
-        if not sys.stderr.isatty():
+        if sys.stderr is None or not sys.stderr.isatty():
             return
         if bar is None:
             bar = click.progressbar(length=total, label=label, file=sys.stderr)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Literal
 
@@ -9,7 +10,7 @@ import click
 
 from procmem.cli.group import progress_bar
 from procmem.cli.options import Settings, open_memory, shared_options, write_json
-from procmem.cli.text import count, percent, say, shorten, table
+from procmem.cli.text import count, end_without, percent, say, shorten, table
 
 NOBODY = "(nothing)"
 
@@ -57,11 +58,12 @@ def influence(
     """Say which remembered photos the answers to PHOTOS hang on.
 
     Leaves out each item in turn (or all of a label, or of a folder) and tells what would then be
-    answered otherwise. Nothing is deleted. PHOTOS are files, or folders with everything below.
+    answered otherwise. Nothing is deleted. PHOTOS are files, or folders with everything below. A
+    file that cannot be read is named at the end, and the exit code is then 1.
     """
     from procmem.photos import find_photos
 
-    paths = [photo.path for photo in find_photos(photos)]
+    paths, failed = _readable([photo.path for photo in find_photos(photos)])
     with open_memory(settings, read_only=True) as memory, progress_bar("asking") as show:
         report = memory.influence(
             paths, k, by=by, weighting=weighting, protocol=protocol, progress=show
@@ -72,6 +74,7 @@ def influence(
             {
                 "by": by,
                 "k": k,
+                "weighting": weighting,
                 "protocol": protocol,
                 "removable": report.removable,
                 "exposed": report.exposed,
@@ -89,8 +92,10 @@ def influence(
                     }
                     for change in report.changes
                 ],
+                "failed": [{"source": path, "reason": reason} for path, reason in failed],
             }
         )
+        end_without(failed)
         return
     if report.changes:
         rows = [
@@ -108,6 +113,24 @@ def influence(
         f"{report.exposed:,} of {of} ({percent(report.exposed_share)}) would change an answer to "
         f"{count(len(paths), 'photo')}"
     )
+    end_without(failed)
+
+
+def _readable(paths: Iterable[Path]) -> tuple[list[Path], list[tuple[str, str]]]:
+    """Those that can be decoded, and those that cannot, each with the reason."""
+    from procmem.errors import ImageError
+    from procmem.image import load_image
+
+    readable: list[Path] = []
+    failed: list[tuple[str, str]] = []
+    for path in paths:
+        try:
+            load_image(path, min_side=1)  # a JPEG as small as may be
+        except ImageError as error:
+            failed.append((str(path), str(error)))
+        else:
+            readable.append(path)
+    return readable, failed
 
 
 def _name(removed: int | str, sources: dict[str, str | None]) -> str:

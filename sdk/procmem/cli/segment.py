@@ -132,13 +132,14 @@ def _taught(
 
     example = None
     if prompt is not None and prompt_mask is not None:
-        example = (load_image(prompt), load_mask(prompt_mask))
+        example = (prompt, load_mask(prompt_mask))
     # A prompt brings all that is needed: no vault has to exist, and none is made.
     with _memory(settings, needed=example is None) as memory:
-        regions = memory.segment(pixels, prompt=example, protocol=protocol)
+        regions = memory.segment(photo, prompt=example, protocol=protocol)
     panels = [Panel(pixels, regions.mask, photo.name)]
     if example is not None and prompt is not None:
-        panels.insert(0, Panel(*example, f"example: {prompt.name}"))
+        painted = Panel(load_image(prompt), example[1], f"example: {prompt.name}")
+        panels.insert(0, painted)
     return regions, panels
 
 
@@ -150,7 +151,7 @@ def _clusters(
     from procmem.untaught import find_regions
 
     with open_embedder(settings) as embedder:
-        regions = find_regions(embedder, pixels, k)
+        regions = find_regions(embedder, photo, k)
     return regions, [Panel(pixels, None, photo.name), Panel(pixels, regions.mask, "regions")]
 
 
@@ -164,7 +165,7 @@ def _components(settings: Settings, photo: Path, out: Path | None) -> None:
         raise click.UsageError("--method components gives a picture only; add --out FILE.")
     pixels = load_image(photo)
     with open_embedder(settings) as embedder:
-        (colors,) = map_components(embedder, pixels)
+        (colors,) = map_components(embedder, photo)
     panels = [Panel(pixels, None, photo.name), Panel(colors, None, "components")]
     save_picture(draw_regions(panels, {}), out)
     if settings.as_json:

@@ -28,9 +28,23 @@ _LETTERS = str.maketrans("øØłŁđĐ", "oOlLdD") | str.maketrans(
 
 def say(text: str = "", *, err: bool = False) -> None:
     """Prints lines for people, to stdout or stderr, whatever the names in them are made of."""
-    encoding = (sys.stderr if err else sys.stdout).encoding or "utf-8"
+    stream = sys.stderr if err else sys.stdout
+    if stream is None:  # closed before Python began
+        return
+    encoding = stream.encoding or "utf-8"
     shown = "\n".join(map(printable, text.split("\n")))
     click.echo(shown.encode(encoding, "backslashreplace").decode(encoding), err=err)
+
+
+def end_without(failed: Sequence[tuple[str, str]]) -> None:
+    """Names what could not be read, (source, reason) each, and ends with exit code 1 if anything.
+
+    On stderr, beside a JSON document too.
+    """
+    for _, reason in failed:
+        say(f"left out: {reason}", err=True)
+    if failed:
+        raise SystemExit(1)
 
 
 def printable(text: str) -> str:

@@ -22,8 +22,9 @@ from PIL import Image
 from procmem.cli.text import answer_as_json
 from procmem.embedder import Embedder
 from procmem.errors import InputError, ItemNotFoundError
-from procmem.image import load_image
+from procmem.image import load_image, size_of
 from procmem.memory import VisualMemory
+from procmem.preprocess import decode_min_side
 from procmem.record import Item
 from procmem.types import Answer, ErasureReport, Regions
 from procmem.untaught import match_patches
@@ -69,13 +70,12 @@ class Mark:
     """
 
     def __init__(self, picture: bytes, mask: bytes) -> None:
-        self.pixels = decode(picture)
+        self.picture, size = picture, size_of(picture, max_pixels=_MAX_PIXELS)
         # Gray comes out as three equal channels.
-        self.mask = np.ascontiguousarray(decode(mask)[..., 0])
-        if self.mask.shape != self.pixels.shape[:2]:
-            raise InputError(
-                f"the mask is {self.mask.shape}, its frame {self.pixels.shape[:2]}; wanted the same"
-            )
+        pixels = load_image(mask, max_pixels=_MAX_PIXELS)
+        self.mask = np.ascontiguousarray(pixels[..., 0])
+        if self.mask.shape != size:
+            raise InputError(f"the mask is {self.mask.shape}, its frame {size}; wanted the same")
         missing = {0, 1} - set(np.unique(self.mask).tolist())
         if missing:
             what = "what to find" if 1 in missing else "some of the rest"
@@ -159,6 +159,17 @@ class Desk:
             self._version += 1
         return count
 
+    def decode(self, picture: bytes) -> UInt8:
+        """A picture from the browser as (H, W, 3) RGB, as the embedder decodes it itself (law 4).
+
+        A large JPEG comes smaller than it is.
+
+        Raises:
+            ImageError: it cannot be decoded or has more than 64 million pixels.
+        """
+        least = decode_min_side(self.embedder.preprocessing)
+        return load_image(picture, min_side=least, max_pixels=_MAX_PIXELS)
+
     # ---- asking
 
     def ask(self, picture: bytes, *, mark: Mark | None = None, match: bool = False) -> Any:
@@ -168,17 +179,17 @@ class Desk:
             ImageError: it cannot be used.
         """
         times = _Times()
-        pixels = decode(picture)
+        pixels = self.decode(picture)
         times.note("decode")
         answer = self.memory.classify(pixels, K)
         times.note("answer")
         document = self._answer(answer)
-        document["size"] = [pixels.shape[1], pixels.shape[0]]
+        document["size"] = [*size_of(picture)[::-1]]
         if match:
             document["matches"] = self._matches(pixels, answer)
             times.note("match")
         if mark is not None:
-            regions = self.memory.segment(pixels, prompt=(mark.pixels, mark.mask), ignore=IGNORED)
+            regions = self.memory.segment(pixels, prompt=(mark.picture, mark.mask), ignore=IGNORED)
             document["region"] = _draw_region(regions)
             times.note("find")
         document["milliseconds"] = times.milliseconds
@@ -195,7 +206,7 @@ class Desk:
             InputError: a label that cannot be stored.
             VaultError: the vault cannot be written.
         """
-        pixels = decode(picture)
+        pixels = self.decode(picture)
         with self._changing:
             (id_,) = self.memory.add([pixels], labels=[label.strip()])
             with self._lock:
@@ -272,15 +283,6 @@ class _Times:
         now = time.perf_counter()
         self.milliseconds[step] = round(1000 * (now - self._last), 2)
         self._last = now
-
-
-def decode(picture: bytes) -> UInt8:
-    """A picture from the browser as (H, W, 3) RGB.
-
-    Raises:
-        ImageError: it cannot be decoded or has more than 64 million pixels.
-    """
-    return load_image(picture, max_pixels=_MAX_PIXELS)
 
 
 def selection_of(document: Any) -> Selection:

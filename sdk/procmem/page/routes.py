@@ -10,7 +10,7 @@ import json
 from collections.abc import Awaitable, Callable
 from functools import partial
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
@@ -29,7 +29,7 @@ from procmem.errors import (
     VaultLockedError,
     VaultReadOnlyError,
 )
-from procmem.page.desk import Desk, Selection, decode, selection_of
+from procmem.page.desk import Desk, Selection, selection_of
 from procmem.page.live import Live
 from procmem.receipt import receipt_text
 
@@ -76,6 +76,13 @@ def make_routes(desk: Desk) -> Starlette:
     )
 
 
+class _Json(JSONResponse):
+    """In ASCII: a label may have halves of characters, of a name that is no UTF-8."""
+
+    def render(self, content: Any) -> bytes:
+        return json.dumps(content, separators=(",", ":"), allow_nan=False).encode("ascii")
+
+
 class _Api:
     """The endpoints, each a thin door to `Desk`."""
 
@@ -83,33 +90,33 @@ class _Api:
         self._desk = desk
 
     async def state(self, _: Request) -> Response:
-        return JSONResponse(await run_in_threadpool(self._desk.state))
+        return _Json(await run_in_threadpool(self._desk.state))
 
     async def items(self, request: Request) -> Response:
         start = _whole(request, "start", 0, least=0, most=2**53)
         limit = _whole(request, "limit", 100, least=1, most=_MOST_ITEMS)
         part = partial(self._desk.items, start=start, limit=limit)
-        return JSONResponse(await run_in_threadpool(part))
+        return _Json(await run_in_threadpool(part))
 
     async def map(self, _: Request) -> Response:
-        return JSONResponse(await run_in_threadpool(self._desk.map))
+        return _Json(await run_in_threadpool(self._desk.map))
 
     async def thumbnail(self, request: Request) -> Response:
         (id_,) = selection_of({"ids": [request.path_params["id"]]})["ids"]
         return Response(self._desk.thumbnail(id_), media_type="image/jpeg")
 
     async def drop_thumbnails(self, _: Request) -> Response:
-        return JSONResponse({"dropped": self._desk.drop_thumbnails()})
+        return _Json({"dropped": self._desk.drop_thumbnails()})
 
     async def ask(self, request: Request) -> Response:
         match = _flag(request, "match")
         ask = partial(self._desk.ask, await request.body(), match=match)
-        return JSONResponse(await run_in_threadpool(ask))
+        return _Json(await run_in_threadpool(ask))
 
     async def teach(self, request: Request) -> Response:
         label, keep = request.query_params.get("label", ""), _flag(request, "keep")
         teach = partial(self._desk.teach, await request.body(), label, keep=keep)
-        return JSONResponse(await run_in_threadpool(teach))
+        return _Json(await run_in_threadpool(teach))
 
     async def forget(self, request: Request) -> Response:
         try:
@@ -119,7 +126,7 @@ class _Api:
         return await self._erase(request, selection_of(document))
 
     async def forget_similar(self, request: Request) -> Response:
-        pixels = await run_in_threadpool(decode, await request.body())
+        pixels = await run_in_threadpool(self._desk.decode, await request.body())
         least = request.query_params.get("min_similarity", "0.9")
         try:
             similarity = float(least)
@@ -129,13 +136,13 @@ class _Api:
 
     async def _erase(self, request: Request, selection: Selection) -> Response:
         if _flag(request, "plan"):
-            return JSONResponse(await run_in_threadpool(self._desk.plan, selection))
+            return _Json(await run_in_threadpool(self._desk.plan, selection))
         report = await run_in_threadpool(self._desk.forget, selection)
         document = await run_in_threadpool(report_as_json, report)
         # As text, because a receipt is signed to the letter.
         receipt = report.receipt
         document["receipt"] = receipt and await run_in_threadpool(receipt_text, receipt)
-        return JSONResponse(document)
+        return _Json(document)
 
 
 async def _file(name: str, media_type: str, _: Request) -> Response:
@@ -158,9 +165,9 @@ def _flag(request: Request, name: str) -> bool:
 
 async def _explain(_: Request, error: Exception) -> Response:
     status = next((code for kind, code in _STATUS.items() if isinstance(error, kind)), 400)
-    return JSONResponse({"error": str(error)}, status)
+    return _Json({"error": str(error)}, status)
 
 
 async def _explain_status(_: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    return JSONResponse({"error": error.detail}, error.status_code, error.headers)
+    return _Json({"error": error.detail}, error.status_code, error.headers)

@@ -56,12 +56,14 @@ class LeftOut:
 
     Attributes:
         labels: of the n items that were asked.
+        shared: whether another item that may answer has the label of each.
         neighbor_labels: of the K nearest others of each, nearest first.
         similarities: (n, K) float32, of these.
         complete: True if no item of the memory was passed over: all could be asked and answer.
     """
 
     labels: Sequence[str | None]
+    shared: Sequence[bool]
     neighbor_labels: Sequence[Sequence[str | None]]
     similarities: npt.NDArray[np.float32]
     complete: bool

@@ -7,6 +7,7 @@ kernel that a vault uses, from the same bits.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
@@ -228,8 +229,10 @@ class ServerReader:
             index = self._index_of(items)
             asked, rows, similarities = index.others(k)
             labels = [self._item(one).label for one in items]
+            counts = Counter(labels)
             return LeftOut(
                 [labels[row] for row in asked.tolist()],
+                [counts[labels[row]] > 1 for row in asked.tolist()],
                 [[labels[row] for row in own] for own in rows.tolist()],
                 similarities,
                 complete=len(items) == total,
@@ -242,12 +245,23 @@ class ServerReader:
             found.append([other for other in near if other.id != one.id][:k])
         width = min(map(len, found), default=0)
         values = [[other.similarity for other in others[:width]] for others in found]
+        labels = [self._item(one).label for one in sample]
         return LeftOut(
-            [self._item(one).label for one in sample],
+            labels,
+            self._shared(labels),
             [[other.label for other in others[:width]] for others in found],
             np.array(values, dtype=np.float32).reshape(len(found), width),
             complete=where == EVERYTHING,
         )
+
+    def _shared(self, labels: Sequence[str | None]) -> list[bool]:
+        """Whether several items have the label of each. A question for each that is there once."""
+        counts = Counter(labels)
+        for label in [label for label, count in counts.items() if count == 1]:
+            # The server cannot look for labels that it cannot read: these count as shared.
+            if self._sealing is not None or len(self._table.walk(0, 2, Where(label=label))) > 1:
+                counts[label] += 1
+        return [counts[label] > 1 for label in labels]
 
     def vectors(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float16]]:
         """Ascending by id. Cost: reads all rows."""
