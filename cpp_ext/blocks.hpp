@@ -4,9 +4,9 @@
 #include <algorithm>
 #include <atomic>
 #include <cstring>
+#include <exception>
 #include <limits>
 #include <memory>
-#include <system_error>
 #include <thread>
 #include <type_traits>
 #include <vector>
@@ -72,8 +72,8 @@ void run_on(std::size_t threads, const Work& work) {
         for (std::size_t i = 1; i < threads; ++i) {
             others.emplace_back(work, i);
         }
-    } catch (const std::system_error&) {
-        // No more threads to be had: those that run, and this one, claim the rest.
+    } catch (const std::exception&) {
+        // No more threads, or memory for them, to be had: those that run, and this one, claim the rest.
     }
     work(0);
     for (std::thread& other : others) {

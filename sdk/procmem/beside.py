@@ -26,9 +26,7 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-import numpy as np
-import numpy.typing as npt
-
+from procmem.committer import Committer
 from procmem.connection import Connection
 from procmem.errors import VaultError, VaultFormatError, VaultReadOnlyError
 from procmem.folder import LEFTOVERS, RETIRED, TEMPORARY
@@ -210,15 +208,12 @@ class WithBeside(LedgerWriter):
             left = others[PREVIOUS].ids() if PREVIOUS in others else []
         return sorted({*self.ids(), *left}) if left else self.ids()
 
-    def commitments(self, secret: bytes) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.uint8]]:
-        """As `LedgerReader`, of all items: also those of `previous`."""
+    def commit(self, committer: Committer, ids: Sequence[int] | None = None) -> None:
+        """As `LedgerReader`, of all items that a deletion can choose: also those of `previous`."""
         with self.beside() as others:
-            ids, codes = super().commitments(secret)
+            super().commit(committer, ids)
             if PREVIOUS in others:
-                further = others[PREVIOUS].commitments(secret)
-                ids, codes = np.append(ids, further[0]), np.concatenate([codes, further[1]])
-        order = np.argsort(ids, kind="stable")
-        return ids[order], codes[order]
+                others[PREVIOUS].commit(committer, ids)
 
     def values(self, ids: Sequence[int] | None = None) -> Iterator[bytes]:
         """As `LedgerReader`, of all ledgers of the vault."""
@@ -271,6 +266,7 @@ def shred_folder(folder: Path) -> None:
     # Under this name it is known as a left-over, also one that is half zeroed.
     with contextlib.suppress(FileNotFoundError):
         (folder / _LEDGER).replace(folder / RETIRED)
+        sync_folder(folder)
     for name in (f"{_LEDGER}-journal", *LEFTOVERS):
         shred(folder / name)
     with contextlib.suppress(OSError):
@@ -280,7 +276,10 @@ def shred_folder(folder: Path) -> None:
 
 def check_not_beside(folder: Path) -> None:
     """Raises VaultReadOnlyError about a ledger beside another, which only its vault may change."""
-    if folder.name in BESIDE and os.path.lexists(folder.parent / _LEDGER):
+    folder = folder.resolve()
+    beside = (folder.parent / name for name in BESIDE)  # by another name too, on some systems
+    is_one = any(one.exists() and folder.exists() and one.samefile(folder) for one in beside)
+    if (is_one or folder.name in BESIDE) and os.path.lexists(folder.parent / _LEDGER):
         raise VaultReadOnlyError(
             f"{folder} belongs to the memory at {folder.parent}, with its lock and its key: open "
             "it with read_only=True to ask it, and delete from that memory, which reaches both"

@@ -155,8 +155,8 @@ class CheckApart:
 
         Stopped when the check fails: the copy of a damaged ledger may be as large as the disk.
         """
-        stop_by(connection, self._failed)
         try:
+            stop_by(connection, self._failed)
             work()
         except sqlite3.Error:
             if self._failed.is_set():

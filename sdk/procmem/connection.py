@@ -13,9 +13,11 @@ connection that goes on with the next one.
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 import sqlite3
 import threading
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TypeVar
@@ -78,6 +80,7 @@ class Connection:
         self._replacing = False
         self._attached = False  # a transaction's further ledgers
         self._closed = False
+        _connections.add(self)
 
     # ---- calls
 
@@ -135,6 +138,8 @@ class Connection:
 
     def _end_what_was_left(self, connection: sqlite3.Connection) -> None:
         """Undoes a transaction that has not come to its end, and lets go of its ledgers."""
+        if self.is_foreign:  # forked off in the middle of it: it is the parent's to end
+            return
         if connection.in_transaction:
             connection.execute("ROLLBACK")
         if self._attached:
@@ -169,6 +174,9 @@ class Connection:
     def transaction(self, *, along: Sequence[Connection] = ()) -> Iterator[sqlite3.Connection]:
         """Commits what the block does, or undoes all of it. The caller holds the mutex.
 
+        What the block raises is passed on as it is, so that it turns errors of SQLite into ours
+        itself, by `errors`.
+
         Args:
             along: to further ledgers that the block changes, as the schemas `beside0`, `beside1`
                 and so on. All of them are changed or none, over a crash too (SQLite's
@@ -176,25 +184,31 @@ class Connection:
         """
         self.check_alone()
         connection = self.run(lambda current: current)
-        with self.errors():
-            try:  # see `snapshot`
-                try:
-                    self._within = True
-                    self._attached = bool(along)
-                    for at, other in enumerate(along):
-                        uri = f"{other.ledger.as_uri()}?mode=rw"
-                        connection.execute(f"ATTACH DATABASE ? AS {SCHEMA_BESIDE}{at}", (uri,))
-                        for pragma in _WRITING:
-                            connection.execute(f"PRAGMA {SCHEMA_BESIDE}{at}.{pragma}")
+        try:  # see `snapshot`
+            try:
+                self._within = True
+                with self.errors():
+                    self._attach(connection, along)
                     connection.execute("BEGIN IMMEDIATE")
-                    yield connection
+                yield connection  # outside `errors`: the block may run what is not ours
+                self.check_usable()
+                with self.errors():
                     for changed in (self, *along):
                         changed.changes += 1
                     connection.execute("COMMIT")
-                finally:
-                    self._end_what_was_left(connection)
             finally:
-                self._within = False
+                with self.errors():
+                    self._end_what_was_left(connection)
+        finally:
+            self._within = False
+
+    def _attach(self, connection: sqlite3.Connection, along: Sequence[Connection]) -> None:
+        self._attached = bool(along)
+        for at, other in enumerate(along):
+            uri = f"{other.ledger.as_uri()}?mode=rw"
+            connection.execute(f"ATTACH DATABASE ? AS {SCHEMA_BESIDE}{at}", (uri,))
+            for pragma in _WRITING:
+                connection.execute(f"PRAGMA {SCHEMA_BESIDE}{at}.{pragma}")
 
     @contextlib.contextmanager
     def errors(self) -> Iterator[None]:
@@ -336,6 +350,23 @@ class Connection:
         except FileNotFoundError:
             return True
         return (status.st_dev, status.st_ino) != self._identity
+
+
+_connections: weakref.WeakSet[Connection] = weakref.WeakSet()
+
+
+def _leave_to_the_parent() -> None:
+    """Keeps a forked child from ever closing what it shares with its parent.
+
+    Closing undoes a transaction that is open, on the file from which the parent goes on to commit.
+    """
+    for connection in list(_connections):
+        if connection._open is not None:  # never freed: not when Python ends either
+            ctypes.pythonapi.Py_IncRef(ctypes.py_object(connection._open))
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_leave_to_the_parent)
 
 
 @contextlib.contextmanager

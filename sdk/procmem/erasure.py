@@ -1,8 +1,8 @@
 """Erasing items from a vault for good, and finding out that it worked.
 
-Takes ids from `memory.py`, gives it an `ErasureReport`. In this order: commit to what is there
-(`receipt.py`), delete durably, rewrite the ledger without the items (`vault.py`), search all files
-for remains (`residue.py`), commit to what is there now, sign.
+Takes ids from `memory.py`, gives it an `ErasureReport`. In this order: commit to what will go
+(`committer.py`), delete durably, commit to what stays and rewrite the ledger (`vault.py`), search
+all files for remains (`residue.py`), commit to what is there now, sign (`receipt.py`).
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 
+from procmem.committer import Committer
 from procmem.errors import ReceiptError, VaultError, VaultFormatError
 from procmem.key import read_key
 from procmem.receipt import Commitments, Receipt, public_key_of, sign_receipt
@@ -20,13 +21,13 @@ from procmem.vault import Vault
 
 OUT_OF_REACH = (
     "blocks that the disk or file system has set aside (flash remapping, copy-on-write, journals)",
-    "backups, snapshots and copies of the vault, and swapped-out memory",
+    "backups, snapshots and copies of the vault, and freed or swapped-out memory",
     "the images themselves, and whatever other programs know of them",
 )
 
 OUT_OF_REACH_SEALED = (
     "copies of the key that were made before, and what the medium that keeps it has set aside",
-    "swapped-out memory, and exports",
+    "freed or swapped-out memory, and exports",
     "the images themselves, and whatever other programs know of them",
 )
 """What deletion from a sealed vault cannot vouch for: its key is all that is left to the medium."""
@@ -48,7 +49,7 @@ def erase(
         vault: open for writing.
         ids: ascending, all in the vault; none changes nothing.
         purge_limit: with more items than this left, the purge stays pending.
-        receipt: whether one is wanted; two passes over the vault. There is none without a purge.
+        receipt: whether one is wanted; one more pass over the vault. There is none without a purge.
         deleted: called as soon as the deletion is durable, to drop the items from working memory.
 
     Raises:
@@ -60,13 +61,14 @@ def erase(
         nothing, purged = ResidueScan((), 0, 0), not vault.purge_pending
         return _report(vault, (), nothing, remaining=vault.count(), purged=purged, receipt=None)
     provable = receipt and vault.count() - len(ids) <= purge_limit
-    before = _commitments(vault) if provable else None
+    before = _committed(vault, ids) if provable else None
     search = Search(list(vault.values(ids)))
     vault.delete(ids)
     deleted()
     remaining = vault.count()
-    # What survivors have in common with what was erased is seen while they are read anyway.
-    purged = remaining <= purge_limit and vault.purge(see=search.explain)
+    # Survivors are read anyway: what they have in common with what was erased is seen then, and
+    # they are committed to, beside the erased ones, as they were before the ledger was rewritten.
+    purged = remaining <= purge_limit and vault.purge(see=search.explain, committer=before)
     scan = _scan(vault, search)
     signed = _signed(vault, before, ids, scan) if before is not None and purged else None
     return _report(vault, ids, scan, remaining=remaining, purged=purged, receipt=signed)
@@ -123,25 +125,28 @@ def _out_of_reach(vault: Vault) -> tuple[str, ...]:
 # For want of a receipt no deletion fails: a broken key must not keep anybody's photo.
 
 
-def _commitments(vault: Vault) -> Commitments | None:
+def _committed(vault: Vault, ids: Sequence[int] | None = None) -> Committer | None:
+    """Commitments to items of these ids; None: to all."""
     try:
-        return Commitments(*vault.commitments(read_key(vault.path).commitment_secret))
+        committer = Committer(read_key(vault.path).commitment_secret)
+        vault.commit(committer, ids)
     except VaultError as error:
         _log.warning("%s: no receipt can be made: %s", vault.path, error)
         return None
+    return committer
 
 
 def _signed(
-    vault: Vault, before: Commitments, ids: Sequence[int], scan: ResidueScan
+    vault: Vault, before: Committer, ids: Sequence[int], scan: ResidueScan
 ) -> Receipt | None:
-    after = _commitments(vault)
+    after = _committed(vault)
     if after is None:
         return None
     try:
         return sign_receipt(
             read_key(vault.path),
-            before,
-            after,
+            Commitments(*before.result()),
+            Commitments(*after.result()),
             erased_ids=ids,
             erased_seconds=int(time.time()),
             model_sha256=vault.binding.sha256,
@@ -159,9 +164,7 @@ def _scan(vault: Vault, search: Search) -> ResidueScan:
     vault.release_ledger()
     try:
         return search.scan(vault.path, entitled=vault.entitled)
-    except OSError as error:
-        if isinstance(error, VaultError):
-            raise
+    except (VaultError, OSError) as error:
         raise VaultError(
             f"the items are deleted from {vault.path}, but its files could not all be read to "
             f"look for remains ({error})"

@@ -132,6 +132,8 @@ def ledger_error(
             f"{ledger} was busy in another process for {timeout_seconds:g} "
             "seconds; nothing changed, try again"
         )
+    if "interrupted" in text:
+        return VaultError(f"{ledger}: the call was interrupted; try again")
     if "unable to open" in text or "disk I/O" in text:
         return VaultError(f"{ledger}: {text}; check its permissions and the disk")
     return damaged(ledger, text)

@@ -115,7 +115,7 @@ class Forgetting(OpenMemory):
             similar_to: an image like all items to erase.
             min_similarity: for `similar_to`.
             added_before: of all items to erase (retention).
-            receipt: False saves two passes over the memory and gives a report without a receipt.
+            receipt: False saves a pass over the memory and gives a report without a receipt.
 
         Returns:
             What was erased and what was checked. If nothing is similar or old enough, or `ids` is

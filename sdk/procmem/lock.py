@@ -22,6 +22,9 @@ else:
 
 _ZEROS = bytes(1 << 20)
 
+# What a system says of a lock that somebody else has; others mean that it has no locks to give.
+_TAKEN = (errno.EACCES, errno.EAGAIN, errno.EDEADLK)
+
 # Windows locks bytes, not files; this one lies behind all that is ever written.
 _LOCKED_BYTE = 1 << 30
 
@@ -35,7 +38,7 @@ class WriterLock:
     Raises:
         VaultLockedError: someone else holds it. The message has the process id that the holder
             left in the file.
-        OSError: the file cannot be opened for writing.
+        OSError: the file cannot be opened for writing, or the file system knows no locks.
     """
 
     def __init__(self, path: Path) -> None:
@@ -52,6 +55,8 @@ class WriterLock:
             try:
                 _lock(descriptor)
             except OSError as error:
+                if error.errno not in _TAKEN:
+                    raise
                 holder = self._path.read_text(encoding="ascii", errors="replace")[:20].strip()
                 who = "this process" if holder == str(os.getpid()) else f"process {holder or '?'}"
                 raise VaultLockedError(
@@ -81,6 +86,10 @@ class WriterLock:
         if self._descriptor >= 0:
             with contextlib.suppress(OSError):
                 os.truncate(self._descriptor, 0)
+            if sys.platform != "win32":
+                # By closing alone it would stay locked until a forked child has closed it too.
+                with contextlib.suppress(OSError):
+                    fcntl.flock(self._descriptor, fcntl.LOCK_UN)
             os.close(self._descriptor)
             self._descriptor = -1
 
@@ -100,7 +109,9 @@ def overwrite_with_zeros(descriptor: int) -> None:
 
 
 def shred(path: Path) -> None:
-    """Zeroes a file and removes it. One that is not there is fine; of a link only the link goes.
+    """Zeroes a file and removes it. One that is not there is fine.
+
+    Of a link only the link goes, and of a file with further names only this name.
 
     On a full disk, which a part of a copy may have filled, only what takes room is zeroed. Where
     that wants room too, the file system writes elsewhere than over the bytes that were there, which
@@ -109,7 +120,8 @@ def shred(path: Path) -> None:
     if path.is_file() and not path.is_symlink():
         descriptor = os.open(path, os.O_RDWR | getattr(os, "O_BINARY", 0))
         try:
-            overwrite_with_zeros(descriptor)
+            if os.fstat(descriptor).st_nlink <= 1:
+                overwrite_with_zeros(descriptor)
         except OSError as error:
             if not is_no_room(error):
                 raise

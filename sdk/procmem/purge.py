@@ -38,6 +38,8 @@ def replace_ledger(
     """
     folder = ledger.parent
     copy, retired = folder / TEMPORARY, folder / RETIRED
+    if copy.exists() or retired.exists():  # of a purge that was broken off since the opening
+        remove_leftovers(ledger)
     try:
         write(copy)
     except BaseException:
@@ -59,7 +61,8 @@ def replace_ledger(
         copy.replace(ledger)
         sync_folder(folder)
         if descriptor >= 0:
-            overwrite_with_zeros(descriptor)
+            if os.fstat(descriptor).st_nlink <= 1:  # or the file is somebody else's too
+                overwrite_with_zeros(descriptor)
             retired.unlink(missing_ok=True)
     finally:
         disconnect()
@@ -71,6 +74,9 @@ def replace_ledger(
 
 def remove_leftovers(ledger: Path) -> None:
     """Removes what a process that died in mid-purge left, and zeroes it first."""
+    # First the names: a zeroed file that still had the name of the ledger would be all there is.
+    if any((ledger.parent / name).exists() for name in LEFTOVERS):
+        sync_folder(ledger.parent)
     for path in (ledger.parent / name for name in LEFTOVERS):
         # A second name of the living ledger: only the name is too much.
         if path.exists() and ledger.exists() and path.samefile(ledger):

@@ -10,19 +10,19 @@ import contextlib
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Literal, TypeAlias, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
-from procmem import _erasure
-from procmem.checking import check_order, check_rows
+from procmem.checking import Use, check_order, check_rows
 from procmem.columns import ItemColumns
+from procmem.committer import Committer
 from procmem.connection import Connection
 from procmem.errors import VaultFormatError
 from procmem.folder import damaged
 from procmem.ledger import PAGE_BYTES, read_checksums
-from procmem.merkle import HASH_BYTES
 from procmem.record import (
     Binding,
     DenseValues,
@@ -38,6 +38,7 @@ from procmem.rowbuffer import RowBuffer
 from procmem.rows import DamagedRowError, Row, Rows
 
 _ROWS_AT_ONCE = 500
+_IDS_AT_ONCE = 100  # with masks, some megabytes
 _ROWS_TO_CHECK = 2000  # many at once are checked by several threads
 
 _T = TypeVar("_T")
@@ -57,6 +58,10 @@ def _dense_values(form: Rows, rows: list[Row]) -> list[DenseValues]:
 
 def _items(form: Rows, rows: list[Row]) -> list[Item]:
     return [item_of(values) for values in form.unpack_items(rows)]
+
+
+def _parts(ids: Sequence[int]) -> Iterator[Sequence[int]]:
+    return (ids[at : at + _IDS_AT_ONCE] for at in range(0, len(ids), _IDS_AT_ONCE))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -252,7 +257,10 @@ class LedgerReader:
         def secrets_of(form: Rows, rows: list[Row]) -> list[list[bytes]]:
             return [*map(form.item_secrets if table == "items" else form.dense_secrets, rows)]
 
-        return self._walk(table, secrets_of) if ids is None else self._take(table, secrets_of, ids)
+        if ids is None:
+            return self._walk(table, secrets_of)
+        found = (self._among(table, secrets_of, part) for part in _parts(ids))
+        return chain.from_iterable(part.values() for part in found)
 
     def texts(self) -> Iterator[bytes]:
         """Gives labels and sources as stored, without vectors; none of a sealed vault."""
@@ -264,43 +272,36 @@ class LedgerReader:
             last = rows[-1][0]
             yield from [text for row in rows for text in row[1:] if text]
 
-    def commitments(self, secret: bytes) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.uint8]]:
-        """The HMAC-SHA256 of every item's id and `record.canonical_values`, in one pass.
+    def commit(self, committer: Committer, ids: Sequence[int] | None = None) -> None:
+        """Commits to items as they are stored.
 
         Args:
-            secret: of the vault's key, at most 64 bytes.
-
-        Returns:
-            The ids, (N,) int64 ascending, and the code of each, (N, 32) uint8.
+            committer: is given them.
+            ids: only these, ascending; None for all, in one pass. Ids that are not held are passed
+                over.
 
         Raises:
-            VaultFormatError: a row is damaged, missing, too many or out of order.
+            VaultFormatError: a row is damaged; of all, also missing, too many or out of order.
         """
+        if ids is None:
+            self.check(committer.take)
+            return
+        for part in _parts(ids):
+            items = self._among("items", _item_values, part)
+            masks = self._among("dense", _dense_values, part)
+            committer.take([*items.values()], [masks.get(id_) for id_ in items])
 
-        def read(
-            connection: sqlite3.Connection,
-        ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.uint8]]:
-            ids = [np.empty(0, dtype=np.int64)]
-            codes = [np.empty((0, HASH_BYTES), dtype=np.uint8)]
-
-            def commit(values: list[ItemValues], dense: list[DenseValues | None]) -> None:
-                ids.append(np.array([item[0] for item in values], dtype=np.int64))
-                codes.append(_erasure.commit(values, dense, secret))
-
-            check_rows(connection, self._form, commit)
-            return np.concatenate(ids), np.concatenate(codes)
-
-        with self._damages():
-            return self._connection.snapshot(read)
-
-    def check(self) -> None:
+    def check(self, use: Use | None = None) -> None:
         """Reads every row, some at a time, and compares it with its checksum.
 
+        Args:
+            use: see `check_rows`.
+
         Raises:
             VaultFormatError: a row is damaged, missing, too many or out of order.
         """
         with self._damages():
-            self._connection.snapshot(lambda connection: check_rows(connection, self._form))
+            self._connection.snapshot(lambda connection: check_rows(connection, self._form, use))
 
     def problems(self) -> list[str]:
         """Reads everything and says what is wrong, one sentence each; empty if all is well."""
@@ -337,6 +338,13 @@ class LedgerReader:
         for id_ in ids:
             for _, taken in self._query(table, use, f"WHERE {table}.id = ?", (id_,)):
                 yield taken
+
+    def _among(
+        self, table: Table, use: Callable[[Rows, list[Row]], Sequence[_T]], ids: Sequence[int]
+    ) -> dict[int, _T]:
+        """What `use` makes of the rows of some ids, ascending; of those that are held."""
+        clause = f"WHERE {table}.id IN ({', '.join('?' * len(ids))}) ORDER BY {table}.id"
+        return dict(self._query(table, use, clause, tuple(ids)))
 
     def _walk(self, table: Table, use: Callable[[Rows, list[Row]], Sequence[_T]]) -> Iterator[_T]:
         """Gives what `use` makes of all rows by id, in queries of `_ROWS_AT_ONCE` rows.

@@ -61,7 +61,7 @@ class Leaf:
     Attributes:
         id: of the item.
         position: in the tree, which is the number of items with a smaller id.
-        commitment: 32 bytes, see `Commitments`.
+        commitment: 32 bytes, see `committer.Committer`.
     """
 
     id: int
@@ -123,13 +123,9 @@ class Receipt:
 class Commitments:
     """All items of a vault at one moment, as leaves under a root; about 100 bytes for each.
 
-    A commitment is the HMAC-SHA256, under the vault's secret, of an item's id (8 bytes, big endian)
-    and its canonical bytes: 32 bytes that tell nothing to whoever lacks the secret. Without the id,
-    two items with equal bytes would be seen to be equal.
-
     Args:
         ids: (N,) int64, ascending.
-        codes: (N, 32) uint8, the commitment of each; both are from `Vault.commitments`.
+        codes: (N, 32) uint8, the commitment of each; both are from a `Committer`.
     """
 
     def __init__(self, ids: npt.NDArray[np.int64], codes: npt.NDArray[np.uint8]) -> None:
@@ -232,9 +228,11 @@ def check_receipt(receipt: Receipt, *, public_key: bytes | None = None) -> tuple
         What is wrong, one sentence each; empty if the receipt proves what it says.
 
     Raises:
-        InputError: `public_key` is not 32 bytes.
+        InputError: `receipt` is none, or `public_key` is not 32 bytes.
         ImportError: the package `cryptography` is missing.
     """
+    if not isinstance(receipt, Receipt):
+        raise InputError(f"receipt is a {type(receipt).__name__}, wanted one of read_receipt")
     if public_key is not None and not isinstance(public_key, bytes):
         raise InputError(
             f"public_key is {public_key!r:.80}, wanted {_PUBLIC_KEY_BYTES} bytes: bytes.fromhex of "

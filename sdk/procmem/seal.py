@@ -100,20 +100,25 @@ class KeyFile:
 
     def __init__(self, path: Path) -> None:
         self.path = path.absolute()
-        self._new = self.path.with_name(f"{self.path.name}.tmp")
 
     def create(self, seal_id: str, key: bytes) -> None:
         """See `KeyPlace`."""
-        head = _block(_MAGIC + bytes.fromhex(seal_id))
-        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | getattr(os, "O_BINARY", 0)
+        content = _block(_MAGIC + bytes.fromhex(seal_id)) + _block(key) + bytes(_BLOCK_BYTES)
+        # A file of its own, that nobody has open already and whose mode nobody has chosen.
+        new = self.path.with_name(f"{self.path.name}.{secrets.token_hex(8)}.tmp")
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
         try:
             if os.path.lexists(self.path):
                 raise FileExistsError
-            with open(os.open(self._new, flags, 0o600), "wb") as file:  # noqa: PTH123  of a descriptor
-                file.write(head + _block(key) + bytes(_BLOCK_BYTES))
-                file.flush()
-                os.fsync(file.fileno())
-            self._new.rename(self.path)
+            try:
+                with open(os.open(new, flags, 0o600), "wb") as file:  # noqa: PTH123  of a descriptor
+                    file.write(content)
+                    file.flush()
+                    os.fsync(file.fileno())
+                new.rename(self.path)
+            except BaseException:
+                new.unlink(missing_ok=True)
+                raise
             sync_folder(self.path.parent)
         except FileExistsError as error:
             raise VaultKeyError(

@@ -25,21 +25,25 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import shutil
 import sqlite3
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 
 import numpy as np
 
-from procmem.beside import PREVIOUS, Beside, WithBeside, check_not_beside
-from procmem.checking import CheckApart, See
+from procmem.beside import NEXT, PREVIOUS, Beside, WithBeside, check_not_beside
+from procmem.checking import CheckApart, Flag, See
+from procmem.committer import Committer
 from procmem.connection import SCHEMA_BESIDE, Connection
 from procmem.errors import (
     InputError,
     VaultError,
     VaultFormatError,
+    VaultFullError,
+    VaultKeyError,
     VaultReadOnlyError,
 )
 from procmem.folder import (
@@ -165,7 +169,12 @@ class Vault(WithBeside):
         with self.mutex:
             self.check_writable()
             for ledger in self._ledgers():
-                yield ledger.twin()
+                try:
+                    yield ledger.twin()
+                except VaultFullError as error:
+                    _log.warning(
+                        "%s: what was found may be nothing but chance: %s", self.path, error
+                    )
 
     # ---- writing
 
@@ -285,7 +294,7 @@ class Vault(WithBeside):
             found.append(f"{len(left)} items are held that were revoked; delete them")
         return found
 
-    def purge(self, *, see: See | None = None) -> bool:
+    def purge(self, *, see: See | None = None, committer: Committer | None = None) -> bool:
         """Rewrites the ledger from what it holds, replaces the old file and zeroes its bytes.
 
         Those beside it too; a `previous` without items goes. Cost: reads the whole vault twice,
@@ -294,6 +303,7 @@ class Vault(WithBeside):
         Args:
             see: is given labels and sources that are held, as they are read, in another thread; as
                 far as they are stored in clear, and not all if it fails.
+            committer: is given likewise all items that are held, but not those of `next`.
 
         Returns:
             True if done. False if the system refused (no room for the copy, readers that do not
@@ -307,7 +317,7 @@ class Vault(WithBeside):
             self.check_writable()
             try:
                 self.mark()
-                checks = [ledger.check_apart(see) for ledger in self._ledgers()]
+                checks = [self._check_apart(ledger, see, committer) for ledger in self._ledgers()]
                 # Meanwhile the copy is written: both take long, and need different things.
                 with self._connection.errors(), CheckApart(checks) as check:
                     self._rewrite(check)
@@ -363,15 +373,19 @@ class Vault(WithBeside):
 
     def _open_for_writing(self, binding: Binding | None) -> None:
         if not self.path.exists():
+            made = [self.path, *self.path.parents]
+            made = made[: next(at for at, folder in enumerate(made) if folder.exists())]
             self.path.mkdir(mode=0o700, parents=True)
             self._made_folder = True
-            sync_folder(self.path.parent)
+            for folder in made:
+                sync_folder(folder.parent)
         self._lock = WriterLock(self.path / "LOCK")
         new = self.path / TEMPORARY
         if not self._ledger.exists() and has_key(new, self._key_place):
             self._take_new_ledger()
         remove_leftovers(self._ledger)
         if self._ledger.exists():
+            self._leave_further_names()
             self._migrate()
         elif binding is not None:
             self.path.chmod(0o700)
@@ -391,6 +405,22 @@ class Vault(WithBeside):
     def _take_new_ledger(self) -> None:
         (self.path / TEMPORARY).replace(self._ledger)
         sync_folder(self.path)
+
+    def _leave_further_names(self) -> None:
+        """Takes a copy of a ledger that stands in another folder too, as the same file.
+
+        Snapshots by hard links do so. What is written and zeroed here would change them.
+        """
+        if self._ledger.stat().st_nlink == 1:
+            return
+        _log.warning("%s has further names elsewhere, which keep what it holds now", self._ledger)
+        new = self.path / TEMPORARY
+        with self._ledger.open("rb") as source, new.open("xb") as copy:
+            new.chmod(0o600)
+            shutil.copyfileobj(source, copy)
+            copy.flush()
+            os.fsync(copy.fileno())
+        self._take_new_ledger()
 
     def _migrate(self) -> None:
         """Brings a ledger of an older format to the present one."""
@@ -442,6 +472,13 @@ class Vault(WithBeside):
     def _ledgers(self) -> list[LedgerWriter]:
         return [self, *self.open_beside.values()]
 
+    def _check_apart(
+        self, ledger: LedgerWriter, see: See | None, committer: Committer | None
+    ) -> Callable[[Flag], None]:
+        # What stands in `next` are the same items, as another model sees them.
+        again = ledger is self.open_beside.get(NEXT)
+        return ledger.check_apart(None if committer is None or again else committer.take, see=see)
+
     def _rewrite(self, check: CheckApart) -> None:
         """Puts copies of all ledgers in their places; of sealed ones under a new epoch key."""
         seal, place = self.seal, self._key_place
@@ -472,11 +509,21 @@ class Vault(WithBeside):
                 other.rewrite(self.epoch_key())
 
     def epoch_key(self) -> bytes:
-        """The key that a sealed vault's own ledger is wrapped under."""
+        """The key that a sealed vault's own ledger is wrapped under.
+
+        Raises:
+            VaultKeyError: somebody has put another one in its place.
+        """
         seal, place = self.seal, self._key_place
         assert seal is not None
         assert place is not None
-        return next(key for key in place.keys(seal.id) if fingerprint(key) == seal.epoch)
+        for key in place.keys(seal.id):
+            if fingerprint(key) == seal.epoch:
+                return key
+        raise VaultKeyError(
+            f"the key that is kept for {self.path} is no longer the one that opens it; put that "
+            "back, or close this memory: without it nobody can read what it holds"
+        )
 
     def mark(self) -> None:
         """Makes the next opening for writing purge, unless a purge comes before it."""

@@ -12,7 +12,7 @@ from contextlib import closing
 from functools import partial
 from pathlib import Path
 
-from procmem.checking import CheckApart, Flag, See, check_rows, stop_by
+from procmem.checking import CheckApart, Flag, See, Use, check_rows, stop_by
 from procmem.connection import Connection
 from procmem.folder import TEMPORARY
 from procmem.ledger import Seal, add_checksums, write_copy, write_ledger
@@ -51,15 +51,16 @@ class LedgerWriter(LedgerReader):
         """
         values = [values_of(record, self.binding) for record in records]
         packed = [self._form.pack(item, dense) for item, dense in values]
-        connection.executemany(self._form.insert_item, [row for row, _ in packed])
-        connection.executemany(
-            self._form.insert_dense, [row for _, row in packed if row is not None]
-        )
-        add_checksums(
-            connection,
-            sum(self._form.item_checksum(row) for row, _ in packed),
-            sum(self._form.dense_checksum(row) for _, row in packed if row is not None),
-        )
+        with self._connection.errors():
+            connection.executemany(self._form.insert_item, [row for row, _ in packed])
+            connection.executemany(
+                self._form.insert_dense, [row for _, row in packed if row is not None]
+            )
+            add_checksums(
+                connection,
+                sum(self._form.item_checksum(row) for row, _ in packed),
+                sum(self._form.dense_checksum(row) for _, row in packed if row is not None),
+            )
 
     def remove(
         self, connection: sqlite3.Connection, ids: Sequence[int], *, schema: str = "main"
@@ -73,11 +74,12 @@ class LedgerWriter(LedgerReader):
         """
         items = self._take("items", lambda form, rows: [*map(form.item_checksum, rows)], ids)
         dense = self._take("dense", lambda form, rows: [*map(form.dense_checksum, rows)], ids)
-        add_checksums(connection, -sum(items), -sum(dense), schema=schema)
-        for table in ("items", "dense"):
-            connection.executemany(
-                f"DELETE FROM {schema}.{table} WHERE id = ?", [(id_,) for id_ in ids]
-            )
+        with self._connection.errors():
+            add_checksums(connection, -sum(items), -sum(dense), schema=schema)
+            for table in ("items", "dense"):
+                connection.executemany(
+                    f"DELETE FROM {schema}.{table} WHERE id = ?", [(id_,) for id_ in ids]
+                )
 
     def rewrite(self, key: bytes | None = None, *, check: CheckApart | None = None) -> None:
         """Puts a copy of the ledger in its place, a function of its rows alone; zeroes the old one.
@@ -105,14 +107,17 @@ class LedgerWriter(LedgerReader):
             self._ledger, connection, write=write, disconnect=self._connection.disconnect
         )
 
-    def check_apart(self, see: See | None = None) -> Callable[[Flag], None]:
+    def check_apart(
+        self, use: Use | None = None, *, see: See | None = None
+    ) -> Callable[[Flag], None]:
         """Gives a function that does what `check` does, over a connection of its own.
 
         Another thread may use the ledger's connection meanwhile, but nobody may change the ledger.
         Once the flag that it is given is set it ends with sqlite3.OperationalError.
 
         Args:
-            see: see `check_rows`.
+            use: see `check_rows`, as for the other.
+            see: see there.
         """
         connect, form = self._connection.apart(), self._form  # the form that the rows have now
 
@@ -120,7 +125,7 @@ class LedgerWriter(LedgerReader):
             with self._connection.errors(), self._damages(), closing(connect()) as connection:
                 stop_by(connection, stopped)
                 connection.execute("BEGIN")
-                check_rows(connection, form, see=see)
+                check_rows(connection, form, use, see=see)
 
         return check
 

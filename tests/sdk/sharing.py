@@ -8,6 +8,7 @@ from pathlib import Path
 from tests.stress import toy
 
 from procmem.address import vault_address
+from procmem.committer import Committer
 from procmem.memory import VisualMemory
 from procmem.record import Record, canonical_values, values_of
 
@@ -40,7 +41,9 @@ def contents(memory) -> dict[int, bytes]:
 
 def contents_of(vault) -> dict[int, bytes]:
     """What stands for that, of the items that a migration has left too."""
-    ids, codes = vault.commitments(b"of the tests")
+    committer = Committer(b"of the tests")
+    vault.commit(committer)
+    ids, codes = committer.result()
     return dict(zip(ids.tolist(), map(bytes, codes), strict=True))
 
 

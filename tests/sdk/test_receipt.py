@@ -18,6 +18,8 @@ from hypothesis import strategies as st
 from tests.sdk.test_reasons import Model, image
 
 from procmem import VisualMemory, _erasure, check_receipt, read_receipt, write_receipt
+from procmem.checking import check_rows
+from procmem.committer import Committer
 from procmem.errors import InputError, ReceiptError, VaultFormatError
 from procmem.key import VaultKey, make_key, read_key
 from procmem.receipt import Commitments, Leaf, receipt_text, sign_receipt
@@ -199,7 +201,9 @@ def test_hashes_that_hashlib_does_not_confirm_are_not_signed(monkeypatch):
 def test_commitments_are_codes_under_the_secret_of_the_vault(memory):
     memory.add(image(3), "masked", ids=[15], masks=[np.eye(8, dtype=np.uint8)])
     secret = read_key(memory.path).commitment_secret
-    ids, codes = memory._vault.commitments(secret)
+    committer = Committer(secret)
+    memory._vault.commit(committer)
+    ids, codes = committer.result()
     records = list(memory._vault.records(ids.tolist()))
     assert (
         [record.item.id for record in records] == ids.tolist() == sorted([*range(10, 210, 10), 15])
@@ -210,6 +214,35 @@ def test_commitments_are_codes_under_the_secret_of_the_vault(memory):
         assert code.tobytes() == hmac.digest(secret, text, "sha256")
     leaves = memory.delete([15, 200]).receipt.before.leaves
     assert [leaf.commitment for leaf in leaves] == [codes[1].tobytes(), codes[-1].tobytes()]
+
+
+def test_some_items_are_committed_to_as_all_are(memory):
+    ids = list(range(1000, 1250))  # several queries' worth
+    masks = [np.eye(8, dtype=np.uint8) if at % 3 == 0 else None for at in range(len(ids))]
+    memory.add([image(3)] * len(ids), "many", ids=ids, masks=masks)
+    everything, some = Committer(b"secret"), Committer(b"secret")
+    memory._vault.commit(everything)
+    memory._vault.commit(some, [5, *ids[:-7], 2**62])  # two are not held
+    all_ids, all_codes = everything.result()
+    chosen = np.isin(all_ids, ids[:-7])
+    assert np.array_equal(some.result()[0], ids[:-7])
+    assert np.array_equal(some.result()[1], all_codes[chosen])
+
+
+@pytest.mark.parametrize(("receipt", "passes"), [(False, 1), (True, 2)])
+def test_a_receipt_costs_one_pass_over_the_rows(memory, monkeypatch, receipt, passes):
+    done = []
+
+    def counted(*arguments, **named):
+        done.append(None)
+        return check_rows(*arguments, **named)
+
+    monkeypatch.setattr("procmem.reader.check_rows", counted)
+    monkeypatch.setattr("procmem.writer.check_rows", counted)
+    report = memory.delete([20, 40], receipt=receipt)
+    assert (report.receipt is not None) == receipt
+    assert report.purged
+    assert len(done) == passes
 
 
 def resigned(receipt):
