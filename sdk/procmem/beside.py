@@ -33,7 +33,7 @@ from procmem.folder import LEFTOVERS, RETIRED, TEMPORARY
 from procmem.ledger import Head, write_ledger
 from procmem.lock import shred
 from procmem.manifest import sync_folder
-from procmem.purge import remove_empty_journal, remove_leftovers
+from procmem.purge import leave_further_names, remove_empty_journal, remove_leftovers
 from procmem.record import Item, Record
 from procmem.rows import Rows
 from procmem.seal import KeyPlace
@@ -147,6 +147,7 @@ class WithBeside(LedgerWriter):
             if not (folder / _LEDGER).exists():
                 shred_folder(folder)
                 continue
+            leave_further_names(folder / _LEDGER)
             try:
                 self.open_beside[name] = self.open_one(name)
             except VaultFormatError as error:

@@ -7,7 +7,9 @@ what makes a crash at any point leave a sound ledger; docs/formats.md tells why.
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
+import shutil
 import sqlite3
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +17,8 @@ from pathlib import Path
 from procmem.folder import LEFTOVERS, RETIRED, TEMPORARY
 from procmem.lock import overwrite_with_zeros, shred
 from procmem.manifest import sync_folder
+
+_log = logging.getLogger(__name__)
 
 
 def replace_ledger(
@@ -83,6 +87,27 @@ def remove_leftovers(ledger: Path) -> None:
             path.unlink()
         else:
             shred(path)
+    sync_folder(ledger.parent)
+
+
+def leave_further_names(ledger: Path) -> None:
+    """Puts a copy in the place of a ledger whose file has names in other folders too.
+
+    Snapshots by hard links have them. What is written and zeroed here would change those.
+
+    Args:
+        ledger: path; nobody has it open, and no leftovers are beside it.
+    """
+    if ledger.stat().st_nlink <= 1:
+        return
+    _log.warning("%s has further names elsewhere, which keep what it holds now", ledger)
+    new = ledger.with_name(TEMPORARY)
+    with ledger.open("rb") as source, new.open("xb") as copy:
+        new.chmod(0o600)
+        shutil.copyfileobj(source, copy)
+        copy.flush()
+        os.fsync(copy.fileno())
+    new.replace(ledger)
     sync_folder(ledger.parent)
 
 

@@ -25,7 +25,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import shutil
 import sqlite3
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -58,7 +57,12 @@ from procmem.ledger import FORMAT_VERSION, read_version
 from procmem.lock import WriterLock
 from procmem.manifest import sync_folder
 from procmem.migration import write_migrated
-from procmem.purge import remove_empty_journal, remove_leftovers, replace_ledger
+from procmem.purge import (
+    leave_further_names,
+    remove_empty_journal,
+    remove_leftovers,
+    replace_ledger,
+)
 from procmem.record import Binding, Record, check_id
 from procmem.revoked import Ids, RevokedIds
 from procmem.seal import KeyFile, fingerprint, key_place, new_key
@@ -385,7 +389,7 @@ class Vault(WithBeside):
             self._take_new_ledger()
         remove_leftovers(self._ledger)
         if self._ledger.exists():
-            self._leave_further_names()
+            leave_further_names(self._ledger)
             self._migrate()
         elif binding is not None:
             self.path.chmod(0o700)
@@ -405,22 +409,6 @@ class Vault(WithBeside):
     def _take_new_ledger(self) -> None:
         (self.path / TEMPORARY).replace(self._ledger)
         sync_folder(self.path)
-
-    def _leave_further_names(self) -> None:
-        """Takes a copy of a ledger that stands in another folder too, as the same file.
-
-        Snapshots by hard links do so. What is written and zeroed here would change them.
-        """
-        if self._ledger.stat().st_nlink == 1:
-            return
-        _log.warning("%s has further names elsewhere, which keep what it holds now", self._ledger)
-        new = self.path / TEMPORARY
-        with self._ledger.open("rb") as source, new.open("xb") as copy:
-            new.chmod(0o600)
-            shutil.copyfileobj(source, copy)
-            copy.flush()
-            os.fsync(copy.fileno())
-        self._take_new_ledger()
 
     def _migrate(self) -> None:
         """Brings a ledger of an older format to the present one."""

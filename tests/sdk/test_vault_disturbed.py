@@ -14,7 +14,7 @@ import textwrap
 from pathlib import Path
 
 import pytest
-from tests.sdk.test_vault import BINDING, PRELUDE, record
+from tests.sdk.test_vault import BINDING, OTHER, PRELUDE, record
 
 import procmem.purge
 from procmem import lock
@@ -188,6 +188,26 @@ def test_a_snapshot_by_hard_links_outlives_a_deletion(vault, tmp_path, caplog):
     assert not first.samefile(second)
     assert first.read_bytes() == second.read_bytes()
     assert stat.S_IMODE(first.stat().st_mode) == 0o600
+
+
+@needs_links
+def test_a_snapshot_in_the_middle_of_a_migration_outlives_a_deletion(vault, tmp_path):
+    make_beside(vault.path / "previous", Head(OTHER), PlainRows())
+    vault.open_beside["previous"] = vault.open_one("previous")
+    vault.open_beside["previous"].add([record(100), record(101)])
+    vault.close()
+    snapshot = tmp_path / "snapshot"
+    shutil.copytree(vault.path, snapshot, copy_function=os.link)
+    opened = Vault(vault.path)
+    opened.delete([100])
+    assert opened.purge()
+    opened.delete([101])
+    assert opened.purge()  # which drops a `previous` without items
+    opened.close()
+    opened = Vault(snapshot)
+    assert list(opened.erasable_ids())[-2:] == [100, 101]
+    assert opened.problems() == []
+    opened.close()
 
 
 @needs_links
