@@ -168,6 +168,12 @@ def plan(options: ExportOptions, manifest: Manifest) -> Plan:
             "images with procmem.preprocess, or take --format onnx"
         )
     _check_only_tensorrt(options, wanted)
+    batch = _batch(options.batch, wanted)
+    if wanted.kind == "tensorrt" and batch not in (None, 1):
+        raise InputError(
+            f"batch is {batch}, and a TensorRT engine is checked and run with one image too; take "
+            "--batch any, or 1"
+        )
     if options.dynamic and precision != "int8":
         raise InputError(f"--dynamic belongs to --format onnx-int8, the format is {name}")
     return Plan(
@@ -176,7 +182,7 @@ def plan(options: ExportOptions, manifest: Manifest) -> Plan:
         precision=precision,
         side=side,
         own_side=side or own,
-        batch=_batch(options.batch, wanted),
+        batch=batch,
         pixels=options.pixels,
         dynamic=options.dynamic,
     )

@@ -142,7 +142,7 @@ def _class_tokens(
     )
     runs = _Reader(views, batch)
     rows = [session.run([CLS], feed)[0] for feed in iter(runs.get_next, None)]
-    return np.concatenate(rows).astype(np.float64)
+    return np.concatenate(rows)[: len(views)].astype(np.float64)
 
 
 def _loss(one: npt.NDArray[np.float64], other: npt.NDArray[np.float64]) -> float:
@@ -173,12 +173,16 @@ def _static(source: Path, target: Path, views: npt.NDArray[np.float32], kept: li
 
 
 class _Reader:
-    """Views in runs of the graph's batch, as ONNX Runtime's calibration asks for them."""
+    """Views in runs of the graph's batch, as ONNX Runtime's calibration asks for them.
+
+    The last run is filled up with the last view, which widens no range.
+    """
 
     def __init__(self, views: npt.NDArray[np.float32], batch: int) -> None:
-        usable = len(views) // batch * batch
+        missing = -len(views) % batch
+        filled = np.concatenate([views, np.repeat(views[-1:], missing, axis=0)])
         self._runs: Iterator[npt.NDArray[np.float32]] = iter(
-            views[:usable].reshape(-1, batch, *views.shape[1:])
+            filled.reshape(-1, batch, *views.shape[1:])
         )
 
     def get_next(self) -> dict[str, npt.NDArray[np.float32]] | None:

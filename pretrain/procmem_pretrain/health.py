@@ -64,7 +64,9 @@ class HealthCheck:
     ) -> None:
         jobs = dataclasses.replace(config, images_per_program=IMAGES_EACH).jobs
         shaders = () if config.shaders is None else load_shaders(Path(config.shaders))
-        runner = JobRunner(jobs, renderer=renderer, shaders=shaders, workers=0, first=FIRST_JOB)
+        runner = JobRunner(
+            jobs, renderer=renderer, shaders=shaders, first=FIRST_JOB, device=str(device)
+        )
         try:
             drawn = [torch.from_numpy(runner.next()) for _ in range(programs)]
         finally:

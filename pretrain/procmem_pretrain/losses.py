@@ -30,13 +30,16 @@ def coding_rate(embeddings: Tensor) -> Tensor:
         embeddings: (n, d) float32 unit vectors.
 
     Returns:
-        a scalar in [0, 1]; 1 if they are spread evenly over all directions.
+        a scalar in [0, 1]; 1 if they are spread evenly over all directions. NaN of embeddings that
+        are not finite.
     """
     count, width = embeddings.shape
     scale = width / (count * world() * DISTORTION)
     gram = sum_across(embeddings.T @ embeddings) * scale
     identity = torch.eye(width, device=embeddings.device)
-    rate: Tensor = torch.linalg.cholesky(identity + gram).diagonal().log().sum()
+    # `cholesky` would raise where the run is to be rolled back, and wait for the GPU to know.
+    factor, failed = torch.linalg.cholesky_ex(identity + gram)
+    rate: Tensor = torch.where(failed == 0, factor.diagonal(), torch.nan).log().sum()
     return rate / (0.5 * width * math.log(1 + 1 / DISTORTION))
 
 

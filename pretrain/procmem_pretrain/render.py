@@ -80,13 +80,17 @@ class Renderer(Protocol):
     ) -> None: ...
 
 
-def make_renderer(name: str = "auto") -> Renderer:
+def make_renderer(name: str = "auto", device: torch.device | str | None = None) -> Renderer:
     """The renderer of a name.
 
-    "auto" is torch on a CUDA device if there is one (no read-back, no driver to install), else
-    OpenGL. Without a GPU too: a software rasterizer compiles a program in about 70 ms and then
-    draws a picture several times faster than torch on the same cores
-    (benchmarks/bench_render.py). Where OpenGL is missing, torch draws, and a warning is logged.
+    "auto" is torch on a CUDA device (no driver to install), else OpenGL. Without a GPU too: a
+    software rasterizer compiles a program in about 70 ms and then draws a picture several times
+    faster than torch on the same cores (benchmarks/bench_render.py). Where OpenGL is missing,
+    torch draws, and a warning is logged.
+
+    Args:
+        name: of `RENDERERS`.
+        device: where torch draws; None: on a CUDA device if there is one, else on the CPU.
 
     Raises:
         InputError: an unknown name.
@@ -94,15 +98,16 @@ def make_renderer(name: str = "auto") -> Renderer:
     """
     if name not in RENDERERS:
         raise unknown_choice("renderer", name, RENDERERS)
-    if name == "torch" or (name == "auto" and _has_cuda()):
-        return TorchRenderer("cuda" if name == "auto" else "cpu")
+    place = str(device) if device is not None else "cuda" if _has_cuda() else "cpu"
+    if name == "torch" or (name == "auto" and place.startswith("cuda")):
+        return TorchRenderer(place)
     try:
         return GlRenderer(compute={"gl-compute": True, "gl-fragment": False}.get(name))
     except RenderError as error:
         if importlib.util.find_spec("torch") is None:
             raise
         _log.warning("%s; drawing with torch instead", error)
-        return TorchRenderer()
+        return TorchRenderer(place)
 
 
 def _has_cuda() -> bool:

@@ -19,7 +19,7 @@ from torch.nn import functional
 from procmem.errors import InputError
 from procmem_pretrain.crops import ViewConfig, apply_views, draw_views
 from procmem_pretrain.descriptors import CHANNELS, cell_descriptors, layout_targets, patch_targets
-from procmem_pretrain.distributed import share
+from procmem_pretrain.distributed import rank, share
 from procmem_pretrain.losses import alignment, coding_rate, regression
 from procmem_pretrain.ranges import AREA, NOT_NEGATIVE, SHARE, Range, outside, reversed_pairs
 from procmem_pretrain.seeds import stream, torch_seed
@@ -195,20 +195,7 @@ class SimDinoObjective(nn.Module):
     def forward(self, step: int, images: Tensor) -> dict[str, Tensor]:
         """The weighted terms "alignment", "expansion", "patch", "layout" (`Objective.forward`)."""
         config = self.config
-        random = stream(self._root_seed, "step", step)
-        torch.manual_seed(torch_seed(self._root_seed, "step", step))  # drop path
-        phase = config.phase_at(step, self._steps)
-        own = share(self._batch)
-        drawn = images.float().div_(255)
-
-        def view(kind: ViewConfig) -> Tensor:
-            return apply_views(drawn, draw_views(kind, self._batch, random).part(own), kind)
-
-        teacher_view = view(config.teacher_view(phase))
-        global_view = view(config.student_view(phase))
-        local_views = [view(config.local_view()) for _ in range(config.local_views)]
-        keep = _kept_patches((phase.side // 16) ** 2, self._batch, phase.keep, random)
-        keep = keep[own].to(images.device)
+        teacher_view, global_view, local_views, keep = self._views(step, images)
         bf16 = torch.autocast(images.device.type, torch.bfloat16, enabled=self._bf16)
 
         with torch.no_grad(), bf16:
@@ -234,6 +221,29 @@ class SimDinoObjective(nn.Module):
         }
         self._diagnostics = {"rate": rates.mean().detach(), "teacher_rate": coding_rate(target)}
         return terms
+
+    @torch.compiler.disable  # type: ignore[untyped-decorator]  # torch leaves it so
+    def _views(self, step: int, images: Tensor) -> tuple[Tensor, Tensor, list[Tensor], Tensor]:
+        """(b, 3, S, S) uint8 -> the teacher's view, the student's, local ones, patches to keep.
+
+        Every process draws for the whole batch and applies its share. Also seeds the drop path,
+        of each process by itself.
+        """
+        config = self.config
+        random = stream(self._root_seed, "step", step)
+        torch.manual_seed(torch_seed(self._root_seed, "step", step, rank()))
+        phase = config.phase_at(step, self._steps)
+        own = share(self._batch)
+        drawn = images.float().div_(255)
+
+        def view(kind: ViewConfig) -> Tensor:
+            return apply_views(drawn, draw_views(kind, self._batch, random).part(own), kind)
+
+        teacher_view = view(config.teacher_view(phase))
+        global_view = view(config.student_view(phase))
+        local_views = [view(config.local_view()) for _ in range(config.local_views)]
+        keep = _kept_patches((phase.side // 16) ** 2, self._batch, phase.keep, random)
+        return teacher_view, global_view, local_views, keep[own].to(images.device)
 
     def before_update(self, step: int) -> None:
         """Nothing to do."""

@@ -166,6 +166,7 @@ class ImageStream:
             shaders=_usable_shaders(config),
             workers=workers,
             first=self._drawn,
+            device=str(self._pool.device),
         )
 
     def __iter__(self) -> Iterator[Tensor]:

@@ -3,7 +3,9 @@
 Conducts `stream`, an `objective`, `training_state` and `health`; holds no mathematics.
 Run it with `procmem-pretrain train --folder runs/first`. Run it again to go on where it stopped:
 all randomness is a function of (root_seed, step), so a resumed run equals an uninterrupted one
-(bit for bit on the CPU). Started by torchrun, it trains on all its processes together.
+(bit for bit on the CPU, by one process or two and without `--compile`: gradients of more are summed
+in another order after a start, and what is compiled rounds otherwise than the first step, which is
+counted). Started by torchrun, it trains on all its processes together.
 """
 
 from __future__ import annotations
@@ -229,7 +231,8 @@ class _Run:
                 raise
             raise TrainingError(
                 f"a step of {len(images)} images does not fit into the memory of {self._device}; "
-                f"use a smaller --batch, for example {max(2, config.batch // 2)}"
+                f"use a smaller --batch, for example {max(2, config.batch // 2)}, and another "
+                "--folder"
             ) from error
         objective = state.objective
         objective.before_update(state.step)  # type: ignore[operator]  # an `Objective`

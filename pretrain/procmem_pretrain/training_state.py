@@ -173,6 +173,8 @@ class TrainingState:
         # JSON has no tuples; comparing the written forms compares the values.
         wanted, found = _plain(dataclasses.asdict(self.config)), _plain(manifest.config)
         found = with_added_fields(found)
+        # Where and how fast a step is taken is no part of what the run is.
+        found |= {name: wanted[name] for name in ("device", "compile")}
         different = _differences(found, wanted)
         if "steps" in different:
             step = manifest.origin.steps

@@ -40,6 +40,7 @@ class JobRunner:
         workers: child processes; 0 draws in this one.
         first: number of the first job.
         timeout_seconds: after which a child's job counts as hanging.
+        device: where torch draws; see `render.make_renderer`.
 
     Raises:
         RenderError: nothing here can draw.
@@ -55,18 +56,19 @@ class JobRunner:
         workers: int = 0,
         first: int = 0,
         timeout_seconds: float = TIMEOUT_SECONDS,
+        device: str | None = None,
     ) -> None:
         self._next = first
         self._jobs: Jobs | None = None
         self._workers: Workers | None = None
         self._results: Iterator[npt.NDArray[np.uint8] | Failure] = iter(())
         if workers == 0:
-            self._jobs = make_jobs(config, make_renderer(renderer), shaders)
+            self._jobs = make_jobs(config, make_renderer(renderer, device), shaders)
             return
         self._workers = Workers(
             workers,
             initializer=_start_child,
-            initargs=(config, renderer, shaders),
+            initargs=(config, renderer, shaders, device),
             timeout_seconds=timeout_seconds,
         )
         jobs = ((number, 0) for number in numbers_from(first))
@@ -105,12 +107,17 @@ class JobRunner:
             self._jobs.close()
 
 
-def _start_child(config: JobConfig, renderer: str, shaders: tuple[UserShader, ...]) -> None:
+def _start_child(
+    config: JobConfig,
+    renderer: str,
+    shaders: tuple[UserShader, ...],
+    device: str | None = None,
+) -> None:
     import torch
 
     torch.set_num_threads(1)  # the children are the parallelism
     global _jobs  # one for each process, made once for all its jobs
-    _jobs = make_jobs(config, make_renderer(renderer), shaders)
+    _jobs = make_jobs(config, make_renderer(renderer, device), shaders)
 
 
 def _draw(job: tuple[int, int]) -> npt.NDArray[np.uint8]:

@@ -207,6 +207,14 @@ def test_the_gate_measures_smaller_and_larger_sides_and_writes_them_down(exporte
         assert manifest.parity[f"patch_cosine_mean_at_{side}"] >= 0.9999
 
 
+def test_an_engine_of_several_images_only_is_refused_before_it_is_built(exported: Path) -> None:
+    manifest, _ = read_verified(exported)
+    for batch in (None, 1, "any"):
+        plan(ExportOptions(format="tensorrt", batch=batch), manifest)
+    with pytest.raises(InputError, match=r"batch is 8.*take --batch any"):
+        plan(ExportOptions(format="tensorrt", batch=8), manifest)
+
+
 def test_a_model_that_is_right_at_its_own_side_only_fails_the_gate(
     source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -90,6 +90,23 @@ def test_ranges_found_while_running_need_no_images(tmp_path: Path) -> None:
     assert {node.domain for node in dynamic.graph.node} <= {"", "ai.onnx"}
 
 
+@pytest.mark.parametrize("batch", [1, 5, 16, 64, 100])
+def test_all_images_find_the_ranges_whatever_the_graphs_batch(batch: int) -> None:
+    views = np.random.default_rng(0).standard_normal((64, 3, 4, 4)).astype(np.float32)
+    runs = [feed["images"] for feed in iter(module._Reader(views, batch).get_next, None)]
+    assert {run.shape for run in runs} == {(batch, 3, 4, 4)}
+    seen = np.concatenate(runs)
+    assert np.array_equal(seen[:64], views)
+    assert (seen[64:] == views[-1]).all()
+
+
+def test_a_graph_of_a_large_batch_is_quantized() -> None:
+    _, model = load_perception(BUNDLED)
+    views = np.random.default_rng(0).standard_normal((20, 3, 64, 64)).astype(np.float32)
+    quantized = quantize(to_onnx(model, side=64, batch=32), views)
+    assert any(node.op_type == "QuantizeLinear" for node in quantized.graph.node)
+
+
 def test_the_layer_that_costs_most_likeness_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     """One layer is given an input with an outlier, which leaves few steps for all else."""
     generator = np.random.default_rng(0)

@@ -170,6 +170,15 @@ def test_without_opengl_torch_draws_and_says_so(
     assert "drawing with torch instead" in caplog.text
 
 
+def test_torch_draws_where_it_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    assert make_renderer("torch").device == make_renderer().device == "cuda"
+    assert make_renderer("torch", "cuda:1").device == make_renderer("auto", "cuda:1").device
+    assert make_renderer("torch", "cpu").device == "cpu"
+    with make_renderer("auto", "cpu") as renderer:
+        assert renderer.name != "torch"  # though there is a GPU, which this run does not use
+
+
 def test_an_operation_cannot_be_registered_twice() -> None:
     with pytest.raises(ValueError, match="operation disc is double"):
 

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional
 
 from procmem.errors import CheckpointError, InputError, TrainingError
 from procmem.manifest import manifest_path, read_manifest, write_manifest
@@ -22,6 +23,7 @@ from procmem_pretrain.config import RECIPES, TrainConfig, config_from_dict
 from procmem_pretrain.dino import DinoConfig
 from procmem_pretrain.evaluation.methods import checkpoint_methods
 from procmem_pretrain.health import HealthCheck, Unhealthy
+from procmem_pretrain.losses import coding_rate
 from procmem_pretrain.objective import make_objective
 from procmem_pretrain.optimization import learning_rate, teacher_momentum, weight_decay
 from procmem_pretrain.prefetch import Prefetch
@@ -153,6 +155,14 @@ def test_a_folder_of_another_configuration_is_refused(
         train(other, tmp_path)
 
 
+def test_a_run_may_go_on_compiled_or_on_another_device(
+    tiny_config: TrainConfig, tmp_path: Path
+) -> None:
+    train(dataclasses.replace(tiny_config, compile=True), tmp_path, stop_after=1)
+    train(dataclasses.replace(tiny_config, device="cpu:0"), tmp_path, stop_after=2)
+    assert checkpoint.load(checkpoint.complete(tmp_path)[0])[0].origin.steps == 2
+
+
 def test_a_loss_that_is_never_finite_ends_the_run_and_keeps_a_good_checkpoint(
     tiny_config: TrainConfig, tmp_path: Path
 ) -> None:
@@ -160,6 +170,23 @@ def test_a_loss_that_is_never_finite_ends_the_run_and_keeps_a_good_checkpoint(
     with pytest.raises(TrainingError, match="collapsed for the third time"):
         train(broken, tmp_path)
     assert checkpoint.load(tmp_path / "step-00000000.safetensors")[0].origin.steps == 0
+
+
+@pytest.mark.parametrize("objective", ["simdino", "dino"])
+def test_weights_that_are_no_longer_finite_end_the_run_too(
+    tiny_config: TrainConfig, tmp_path: Path, objective: Literal["simdino", "dino"]
+) -> None:
+    broken = dataclasses.replace(tiny_config, objective=objective, learning_rate=1e30, warmup=0.0)
+    with pytest.raises(TrainingError, match="collapsed for the third time"):
+        train(broken, tmp_path)
+    assert checkpoint.load(tmp_path / "step-00000000.safetensors")[0].origin.steps == 0
+
+
+def test_the_coding_rate_of_what_is_not_finite_is_not_either() -> None:
+    embeddings = functional.normalize(torch.randn(8, 4), dim=1)
+    assert 0 < coding_rate(embeddings) < 1
+    embeddings[3, 2] = math.nan
+    assert math.isnan(coding_rate(embeddings))
 
 
 def test_a_run_that_diverges_goes_back_and_on_with_half_the_rate(

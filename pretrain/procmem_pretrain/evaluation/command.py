@@ -80,7 +80,8 @@ def evaluate(
             method for path in checkpoints for method in known.methods_of(path, device=device)
         ]
         if baselines:
-            methods += known.random_methods("vit-tiny", device=device)
+            for architecture in known.architectures_of(checkpoints):
+                methods += known.random_methods(architecture, device=device)
             methods += known.descriptor_methods()
         check_names(methods)
         if generates:

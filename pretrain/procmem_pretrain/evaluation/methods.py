@@ -7,7 +7,7 @@ much of a score needs no learning: random weights, colors, histograms of gradien
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -21,14 +21,14 @@ from PIL import Image
 from procmem.embedder import Embedder
 from procmem.errors import MissingExtraError
 from procmem.image import ImageLike, load_image
-from procmem.manifest import Preprocessing
+from procmem.manifest import Preprocessing, read_manifest
 from procmem.photos import absolute
 from procmem.preprocess import center_view, decode_min_side
 from procmem_pretrain.checkpoint import load_perception
 from procmem_pretrain.compact import procedural_readout
 from procmem_pretrain.config import TrainConfig
 from procmem_pretrain.stream import StreamConfig, generate
-from procmem_pretrain.vit import make_vit, statistics, without_registers
+from procmem_pretrain.vit import ARCHITECTURES, make_vit, statistics, without_registers
 
 Float32 = npt.NDArray[np.float32]
 UInt8 = npt.NDArray[np.uint8]
@@ -165,6 +165,12 @@ def methods_of(path: Path, *, device: str = "cpu") -> tuple[Method, ...]:
     if path.suffix == ".safetensors":
         return checkpoint_methods(path, device=device)
     return model_methods(path)
+
+
+def architectures_of(paths: Sequence[Path]) -> list[str]:
+    """The known architectures of checkpoints and exported models; of none the smallest."""
+    names = [read_manifest(path).name for path in paths]
+    return list(dict.fromkeys(name for name in names if name in ARCHITECTURES)) or ["vit-tiny"]
 
 
 def random_methods(model: str, *, device: str = "cpu") -> tuple[Method, ...]:

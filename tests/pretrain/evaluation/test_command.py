@@ -8,9 +8,13 @@ import pytest
 from click.testing import CliRunner, Result
 from PIL import Image
 
+import procmem
+from procmem.manifest import read_manifest
 from procmem_pretrain.cli import main
 from procmem_pretrain.config import TrainConfig
+from procmem_pretrain.evaluation.methods import architectures_of
 from procmem_pretrain.evaluation.report import Results
+from procmem_pretrain.vit import ARCHITECTURES
 
 COLORS = {"red": (200, 30, 30), "green": (30, 200, 40), "blue": (30, 40, 220)}
 
@@ -164,6 +168,15 @@ def test_the_papers_protocol_is_another_number_for_one_table(
         scores.append({cell["task"]: cell["score"] for cell in cells})
     assert scores[0]["kmeans"] == scores[1]["kmeans"]
     assert scores[0]["pca"] != scores[1]["pca"]
+
+
+def test_the_random_baseline_is_of_the_checkpoints_architecture(untrained: Path) -> None:
+    onnx = Path(procmem.__file__).parent / "models" / "vit-tiny.onnx"
+    assert architectures_of([]) == ["vit-tiny"]
+    assert architectures_of([onnx, onnx]) == ["vit-tiny"]
+    name = read_manifest(untrained).name
+    assert name in ARCHITECTURES
+    assert architectures_of([untrained, onnx]) == list(dict.fromkeys([name, "vit-tiny"]))
 
 
 def test_baselines_stand_in_the_same_table(
