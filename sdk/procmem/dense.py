@@ -102,10 +102,11 @@ def gather_bank(
         gathered.take(tokens, mask)
     gathered.shrink()
     none = np.empty((0, width), np.float16), np.empty((0, patch, patch), np.uint8)
-    return DenseBank(
-        np.concatenate([none[0], *gathered.patches])[:limit],
-        np.concatenate([none[1], *gathered.pixels])[:limit],
-    )
+    patches = np.concatenate([none[0], *gathered.patches])
+    pixels = np.concatenate([none[1], *gathered.pixels])
+    for rows in (patches, pixels):
+        rows[limit:] = 0  # stays in memory behind the view that the bank is and clears
+    return DenseBank(patches[:limit], pixels[:limit])
 
 
 def patch_classes(pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:

@@ -39,6 +39,17 @@ def test_all_is_kept_while_it_fits() -> None:
     assert gather([], 10).patches.shape == (0, WIDTH)
 
 
+def test_what_did_not_fit_does_not_stay_in_memory_behind_the_bank() -> None:
+    bank = gather([item(seed) for seed in range(9)], 4)  # not even one patch of each
+    assert len(bank.patches) == len(bank.pixels) == 4
+    assert bank.patches.base is not None
+    assert bank.pixels.base is not None
+    assert not bank.patches.base[4:].any()
+    assert not bank.pixels.base[4:].any()
+    bank.clear()
+    assert not bank.patches.base.any()
+
+
 @settings(max_examples=40, deadline=None, derandomize=True)
 @given(st.integers(1, 40), st.integers(1, 1500), st.integers(0, 2**32))
 def test_a_bank_is_bounded_and_gives_each_class_of_each_item_equally_much(
