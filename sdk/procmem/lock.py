@@ -42,7 +42,7 @@ class WriterLock:
     """
 
     def __init__(self, path: Path) -> None:
-        self._path = path
+        self._path, self._process = path, os.getpid()
         self._descriptor = self._locked()
         # A lock on a file that was removed in the meantime keeps nobody out.
         while not self._names_it():
@@ -84,12 +84,11 @@ class WriterLock:
     def release(self) -> None:
         """Gives the right up. Again is fine."""
         if self._descriptor >= 0:
-            with contextlib.suppress(OSError):
-                os.truncate(self._descriptor, 0)
-            if sys.platform != "win32":
-                # By closing alone it would stay locked until a forked child has closed it too.
+            if self._process == os.getpid():  # a fork only lets go of its own descriptor
                 with contextlib.suppress(OSError):
-                    fcntl.flock(self._descriptor, fcntl.LOCK_UN)
+                    os.truncate(self._descriptor, 0)
+                with contextlib.suppress(OSError):
+                    _unlock(self._descriptor)
             os.close(self._descriptor)
             self._descriptor = -1
 
@@ -101,6 +100,12 @@ def _lock(descriptor: int) -> None:
         os.lseek(descriptor, 0, os.SEEK_SET)
     else:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def _unlock(descriptor: int) -> None:
+    # By closing alone it would stay locked until a forked child has closed it too.
+    if sys.platform != "win32":
+        fcntl.flock(descriptor, fcntl.LOCK_UN)
 
 
 def overwrite_with_zeros(descriptor: int) -> None:

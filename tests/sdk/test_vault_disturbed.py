@@ -105,6 +105,20 @@ def test_a_sleeping_child_does_not_hold_the_lock(vault):
         os.waitpid(child, 0)
 
 
+@needs_fork
+def test_a_child_that_lets_go_leaves_the_lock_to_its_parent(tmp_path):
+    held = lock.WriterLock(tmp_path / "LOCK")
+    child = os.fork()
+    if child == 0:
+        held.release()
+        os._exit(0)
+    os.waitpid(child, 0)
+    with pytest.raises(VaultLockedError, match="by this process"):
+        lock.WriterLock(tmp_path / "LOCK")
+    held.release()
+    lock.WriterLock(tmp_path / "LOCK").release()
+
+
 # ---- interruptions
 
 
