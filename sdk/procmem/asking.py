@@ -70,6 +70,7 @@ class Asking(OpenMemory):
 
         Args:
             image: path, bytes, PIL image or array; or any iterable of them, opened one at a time.
+                An array (N, H, W, C) is N images too; give `list(array)` to a type checker.
             k: at least 1.
             label: only among items of this label.
             added_since: only among items that were added at this moment or later, to the second;
@@ -121,6 +122,7 @@ class Asking(OpenMemory):
 
         Args:
             image: path, bytes, PIL image or array; or any iterable of them, opened one at a time.
+                An array (N, H, W, C) is N images too; give `list(array)` to a type checker.
             k: at least 1; fewer vote if fewer items have a label.
             weighting: of the votes, by "similarity" (the paper's) or "rank"; see `vote.py`.
 
