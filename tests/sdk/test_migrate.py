@@ -460,14 +460,20 @@ def test_a_deletion_that_fails_in_one_ledger_deletes_from_none(
     migrate(vault, NEW, key=key, old_model=OLD)
     before = contents(vault, key)
 
-    def full(*arguments, **options):
-        raise sqlite3.OperationalError("database or disk is full")
+    real, changed = procmem.writer.add_checksums, []
+
+    def full_at_the_second(*arguments, **options):
+        changed.append(options["schema"])
+        if len(changed) == 2:
+            raise sqlite3.OperationalError("database or disk is full")
+        real(*arguments, **options)
 
     with opened(vault, NEW, key) as memory:
         with monkeypatch.context() as patched:
-            patched.setattr("procmem.beside.Beside.remove", full)
+            patched.setattr("procmem.writer.add_checksums", full_at_the_second)
             with pytest.raises(VaultFullError):
                 memory.delete([7, 8])  # the vault's own, and one that was left
+        assert changed == ["main", "beside0"]
         assert contents(vault, key) == before
         assert memory.verify().ok
         assert memory.delete([7, 8]).erased_ids == (7, 8)
@@ -751,7 +757,7 @@ def test_a_full_disk_loses_nothing_and_the_same_call_goes_on(
         raise sqlite3.OperationalError("database or disk is full")
 
     place = {
-        "a step": ("procmem.writer.LedgerWriter.insert", 2),
+        "a step": ("procmem.writer.add_checksums", 2),
         "the copy that is to be the vault": ("procmem.switch.write_copy", 1),
         "what is left": ("procmem.writer.write_copy", 1),
     }[where]
