@@ -27,6 +27,19 @@ void field(Hmac& code, Bytes value) {
 
 }  // namespace
 
+void commit(const StoredItem& item, const Hmac& prepared, unsigned char* target) {
+    Hmac code = prepared;
+    number(code, static_cast<std::uint64_t>(item.id));
+    field(code, item.vector);
+    field(code, item.label);
+    field(code, item.source);
+    number(code, 8);
+    number(code, static_cast<std::uint64_t>(item.added_seconds));
+    field(code, item.patches);
+    field(code, item.mask);
+    code.finish(target);
+}
+
 void commit(const std::vector<StoredItem>& items, Bytes secret, bool portable, std::size_t threads,
             unsigned char* codes) {
     const Hmac prepared(choose_compress(portable), secret.data, secret.size);
@@ -36,19 +49,8 @@ void commit(const std::vector<StoredItem>& items, Bytes secret, bool portable, s
                                   item.patches.size + item.mask.size;
         work += 3 * work_per_hash + work_per_hashed_byte * static_cast<double>(bytes);
     }
-    for_each(items.size(), threads, work, [&](std::size_t i) {
-        const StoredItem& item = items[i];
-        Hmac code = prepared;
-        number(code, static_cast<std::uint64_t>(item.id));
-        field(code, item.vector);
-        field(code, item.label);
-        field(code, item.source);
-        number(code, 8);
-        number(code, static_cast<std::uint64_t>(item.added_seconds));
-        field(code, item.patches);
-        field(code, item.mask);
-        code.finish(codes + i * hash_bytes);
-    });
+    for_each(items.size(), threads, work,
+             [&](std::size_t i) { commit(items[i], prepared, codes + i * hash_bytes); });
 }
 
 void hash_rows(const unsigned char* rows, std::size_t count, std::size_t size, bool portable,

@@ -23,8 +23,12 @@ struct StoredItem {
     Bytes mask;
 };
 
-// Writes the HMAC-SHA256 under `secret` (at most 64 bytes) of the id (8 bytes, big endian) and the
-// canonical bytes (`canonical_values` of record.py) of each item to `codes`, 32 bytes each.
+// Writes the HMAC-SHA256 of the id (8 bytes, big endian) and the canonical bytes
+// (`canonical_values` of record.py) of an item to `target`, 32 bytes, under the key that `prepared`
+// has.
+void commit(const StoredItem& item, const Hmac& prepared, unsigned char* target);
+
+// The same of each item under `secret` (at most 64 bytes), to `codes`.
 void commit(const std::vector<StoredItem>& items, Bytes secret, bool portable, std::size_t threads,
             unsigned char* codes);
 

@@ -2,13 +2,19 @@
 
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
 
+#include <algorithm>
 #include <cstdint>
+#include <exception>
+#include <memory>
+#include <optional>
 #include <stdexcept>
 #include <string>
 #include <vector>
 
 #include "commitments.hpp"
+#include "ledger_pass.hpp"
 #include "rows_from_python.hpp"
 #include "windows.hpp"
 
@@ -43,6 +49,8 @@ class Finder {
         }
         return found;
     }
+
+    const procmem::WindowFinder& finder() const { return finder_; }
 
   private:
     static const unsigned char* checked(const ByteRows& windows) {
@@ -89,14 +97,19 @@ procmem::StoredItem stored_item(PyObject* values, PyObject* dense) {
     return item;
 }
 
-ByteRows commit(const py::list& values, const py::list& dense, const py::bytes& secret,
-                bool portable, std::size_t threads) {
-    const py::tuple kept_values(values);  // whatever becomes of the lists
-    const py::tuple kept_dense(dense);
+procmem::Bytes checked_secret(const py::bytes& secret) {
     procmem::Bytes key{};
     if (!take_bytes(secret.ptr(), key) || key.size > procmem::hash_block) {
         throw py::value_error("the secret is not bytes, 64 at most");
     }
+    return key;
+}
+
+ByteRows commit(const py::list& values, const py::list& dense, const py::bytes& secret,
+                bool portable, std::size_t threads) {
+    const py::tuple kept_values(values);  // whatever becomes of the lists
+    const py::tuple kept_dense(dense);
+    const procmem::Bytes key = checked_secret(secret);
     if (kept_values.size() != kept_dense.size()) {
         throw py::value_error("wanted as many masks, or None, as items");
     }
@@ -132,6 +145,54 @@ ByteRows sha256_rows(const ByteRows& rows, bool portable, std::size_t threads) {
     return hashes;
 }
 
+// A LedgerPass, and the finder that it has. What is not sound is a ValueError.
+class Pass {
+  public:
+    Pass(int descriptor, std::uint64_t bytes, std::uint32_t items, std::uint32_t dense,
+         const std::optional<py::bytes>& secret, const py::object& finder)
+        : finder_(finder) {
+        std::optional<procmem::Hmac> code;
+        if (secret) {
+            const procmem::Bytes key = checked_secret(*secret);
+            code.emplace(procmem::choose_compress(false), key.data, key.size);
+        }
+        const procmem::WindowFinder* windows =
+            finder.is_none() ? nullptr : &finder.cast<const Finder&>().finder();
+        py::gil_scoped_release release;
+        pass_ = std::make_unique<procmem::LedgerPass>(procmem::TableFile(descriptor, bytes), items,
+                                                      dense, windows, code);
+    }
+
+    bool step() {
+        py::gil_scoped_release release;
+        return pass_->step();
+    }
+
+    py::tuple checksums() const {
+        return py::make_tuple(pass_->items_checksum(), pass_->dense_checksum());
+    }
+
+    py::tuple codes() const {
+        const auto& ids = pass_->ids();
+        py::array_t<std::int64_t> of(static_cast<py::ssize_t>(ids.size()));
+        std::copy(ids.begin(), ids.end(), of.mutable_data());
+        ByteRows codes = hashes_of(ids.size());
+        std::copy(pass_->codes().begin(), pass_->codes().end(), codes.mutable_data());
+        return py::make_tuple(of, codes);
+    }
+
+    py::array_t<bool> found() const {
+        const auto& windows = pass_->found();
+        py::array_t<bool> found(static_cast<py::ssize_t>(windows.size()));
+        std::copy(windows.begin(), windows.end(), found.mutable_data());
+        return found;
+    }
+
+  private:
+    py::object finder_;
+    std::unique_ptr<procmem::LedgerPass> pass_;
+};
+
 }  // namespace
 
 PYBIND11_MODULE(_erasure, module) {
@@ -141,6 +202,30 @@ PYBIND11_MODULE(_erasure, module) {
         .def("find", &Finder::find, py::arg("data"), py::arg("threads") = 0,
              "(F, 2) int64: the index of a window and the offset where it stands in the bytes, "
              "of every such place, ascending by offset.");
+    py::register_exception_translator([](std::exception_ptr raised) {
+        try {
+            if (raised) {
+                std::rethrow_exception(raised);
+            }
+        } catch (const procmem::UnsoundFile& error) {
+            PyErr_SetString(PyExc_ValueError, error.what());
+        }
+    });
+    py::class_<Pass>(module, "LedgerPass",
+                     "Reads all rows of a plain ledger's file, which nobody may change meanwhile, "
+                     "from an open descriptor; the pages are those where the tables `items` and "
+                     "`dense` begin. Commits to all items under a secret of at most 64 bytes, and "
+                     "searches labels and sources by a Finder. ValueError if something is not as "
+                     "in a sound file.")
+        .def(py::init<int, std::uint64_t, std::uint32_t, std::uint32_t,
+                      const std::optional<py::bytes>&, const py::object&>(),
+             py::arg("descriptor"), py::arg("bytes"), py::arg("items"), py::arg("dense"),
+             py::arg("secret") = py::none(), py::arg("finder") = py::none())
+        .def("step", &Pass::step, "Reads some megabytes more. False after the last.")
+        .def("checksums", &Pass::checksums, "The sums of the checksums of items and of masks.")
+        .def("codes", &Pass::codes,
+             "The ids, (N,) int64 ascending, and (N, 32) uint8 as `commit` gives them.")
+        .def("found", &Pass::found, "(M,) bool: whether each window stands in a text.");
     module.def("commit", &commit, py::arg("values"), py::arg("dense"), py::arg("secret"),
                py::arg("portable") = false, py::arg("threads") = 0,
                "(N, 32) uint8: HMAC-SHA256 under a secret of at most 64 bytes of the id and the "

@@ -60,12 +60,6 @@ std::uint32_t add_head(std::uint32_t crc, const ItemRow& row) {
     return crc32(crc, {head, sizeof head});
 }
 
-bool is_right(const ItemRow& row) {
-    const std::uint32_t crc =
-        add_head(crc32(crc32(crc32(0, row.vector), row.label), row.source), row);
-    return row.checksum == static_cast<std::int64_t>(crc);
-}
-
 // Whether a vector is of `width` finite numbers; writes them to `target`.
 bool take_vector(Bytes vector, std::size_t width, std::uint16_t* target) {
     if (vector.size != 2 * width) {
@@ -111,6 +105,19 @@ std::uint32_t crc32(std::uint32_t crc, Bytes bytes) {
         crc = (crc >> 8) ^ table[0][(crc ^ *at) & 0xff];
     }
     return ~crc;
+}
+
+bool is_right(const ItemRow& row) {
+    const std::uint32_t crc =
+        add_head(crc32(crc32(crc32(0, row.vector), row.label), row.source), row);
+    return row.checksum == static_cast<std::int64_t>(crc);
+}
+
+bool is_right_mask(std::int64_t id, Bytes patches, Bytes mask, std::int64_t checksum) {
+    unsigned char head[8];
+    big_endian(static_cast<std::uint64_t>(id), sizeof head, head);
+    const std::uint32_t crc = crc32(crc32(crc32(0, patches), mask), {head, sizeof head});
+    return checksum == static_cast<std::int64_t>(crc);
 }
 
 bool check_items(const std::vector<ItemRow>& rows, std::size_t threads) {

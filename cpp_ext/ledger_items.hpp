@@ -28,6 +28,12 @@ struct ItemRow {
 // CRC-32 (ISO 3309, as in zlib) of `bytes`, going on from `crc`, which is 0 at the beginning.
 std::uint32_t crc32(std::uint32_t crc, Bytes bytes);
 
+// Whether a row matches its checksum.
+bool is_right(const ItemRow& row);
+
+// The same of a row of the table `dense`.
+bool is_right_mask(std::int64_t id, Bytes patches, Bytes mask, std::int64_t checksum);
+
 // Whether every row matches its checksum.
 bool check_items(const std::vector<ItemRow>& rows, std::size_t threads);
 

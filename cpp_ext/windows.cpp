@@ -57,6 +57,7 @@ std::size_t power_of_two(std::size_t least) {
 WindowFinder::WindowFinder(const unsigned char* windows, std::size_t count)
     // Windows that overlap share all but one of their words: most often there is a word for each.
     : windows_(windows),
+      count_(count),
       window_slots_(power_of_two(2 * count), -1),
       word_slots_(power_of_two(3 * count), 0) {
     for (std::size_t i = 0; i < count; ++i) {

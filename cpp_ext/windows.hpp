@@ -27,6 +27,9 @@ class WindowFinder {
     // bytes must stay where they are.
     WindowFinder(const unsigned char* windows, std::size_t count);
 
+    // How many windows it looks for.
+    std::size_t count() const { return count_; }
+
     // Every place where one stands, ascending by offset.
     std::vector<Hit> find(const unsigned char* data, std::size_t size, std::size_t threads) const;
 
@@ -39,6 +42,7 @@ class WindowFinder {
     void make_filter();
 
     const unsigned char* windows_;
+    std::size_t count_;
     std::vector<std::int64_t> window_slots_;  // index of a window, or -1; open addressing
     std::vector<std::uint64_t> word_slots_;   // words, 0 for none; open addressing
     bool has_zero_word_ = false;

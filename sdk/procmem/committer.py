@@ -1,6 +1,6 @@
 """Commits to the items of a vault while they are read, in any order, by whoever reads them.
 
-Given to `reader.py` and to the checks of a purge (`checking.py`), which pass items on; gives
+Given to `reader.py` and to the passes over all rows (`survey.py`), which pass items on; gives
 `receipt.py` what the trees of an erasure receipt stand on.
 """
 
@@ -21,12 +21,12 @@ class Committer:
     `record.canonical_values`: 32 bytes that tell nothing to whoever lacks the secret. Without the
     id, two items with equal bytes would be seen to be equal.
 
-    Args:
+    Attributes:
         secret: of the vault's key, at most 64 bytes.
     """
 
     def __init__(self, secret: bytes) -> None:
-        self._secret = secret
+        self.secret = secret
         self._ids = [np.empty(0, dtype=np.int64)]
         self._codes = [np.empty((0, HASH_BYTES), dtype=np.uint8)]
 
@@ -38,7 +38,17 @@ class Committer:
             dense: what is stored of the mask of each, None where there is none.
         """
         self._ids.append(np.array([item[0] for item in values], dtype=np.int64))
-        self._codes.append(_erasure.commit(values, dense, self._secret))
+        self._codes.append(_erasure.commit(values, dense, self.secret))
+
+    def add(self, ids: npt.NDArray[np.int64], codes: npt.NDArray[np.uint8]) -> None:
+        """Takes commitments that were made elsewhere under the same secret.
+
+        Args:
+            ids: (N,) of the items.
+            codes: (N, 32), the commitment of each.
+        """
+        self._ids.append(ids)
+        self._codes.append(codes)
 
     def result(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.uint8]]:
         """The ids, (N,) int64 ascending, and the commitment of each, (N, 32) uint8."""

@@ -68,7 +68,7 @@ def erase(
     remaining = vault.count()
     # Survivors are read anyway: what they have in common with what was erased is seen then, and
     # they are committed to, beside the erased ones, as they were before the ledger was rewritten.
-    purged = remaining <= purge_limit and vault.purge(see=search.explain, committer=before)
+    purged = remaining <= purge_limit and vault.purge(search=search, committer=before)
     scan = _scan(vault, search)
     signed = _signed(vault, before, ids, scan) if before is not None and purged else None
     return _report(vault, ids, scan, remaining=remaining, purged=purged, receipt=signed)

@@ -16,7 +16,7 @@ from typing import Literal, TypeAlias, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from procmem.checking import Use, check_order, check_rows
+from procmem.checking import check_order, check_rows
 from procmem.columns import ItemColumns
 from procmem.committer import Committer
 from procmem.connection import Connection
@@ -284,22 +284,23 @@ class LedgerReader:
             VaultFormatError: a row is damaged; of all, also missing, too many or out of order.
         """
         if ids is None:
-            self.check(committer.take)
+            self.check(committer)
             return
         for part in _parts(ids):
             items = self._among("items", _item_values, part)
             masks = self._among("dense", _dense_values, part)
             committer.take([*items.values()], [masks.get(id_) for id_ in items])
 
-    def check(self, use: Use | None = None) -> None:
+    def check(self, committer: Committer | None = None) -> None:
         """Reads every row, some at a time, and compares it with its checksum.
 
         Args:
-            use: see `check_rows`.
+            committer: is given all items.
 
         Raises:
             VaultFormatError: a row is damaged, missing, too many or out of order.
         """
+        use = None if committer is None else committer.take
         with self._damages():
             self._connection.snapshot(lambda connection: check_rows(connection, self._form, use))
 

@@ -63,12 +63,15 @@ class Search:
 
     Args:
         secrets: the stored bytes of each erased value.
+
+    Attributes:
+        finder: of the windows of their first 2 MiB.
     """
 
     def __init__(self, secrets: Iterable[bytes]) -> None:
         self._rest = _pieces(secrets)
         self._first = windows(next(self._rest, []))
-        self._finder = _finder(self._first)
+        self.finder = _finder(self._first)
         self._explained = np.zeros(len(self._first), dtype=np.bool_)
 
     def explain(self, values: list[bytes]) -> None:
@@ -77,7 +80,15 @@ class Search:
         For who reads values of surviving items in passing: they are not asked for again. It helps
         with the first 2 MiB of secrets.
         """
-        self._explained[_found_within(self._finder, values)] = True
+        self._explained[_found_within(self.finder, values)] = True
+
+    def explain_windows(self, found: npt.NDArray[np.bool_]) -> None:
+        """The same of values that somebody else has searched.
+
+        Args:
+            found: of each window of `finder`, whether it stands in one of them.
+        """
+        self._explained |= found
 
     def scan(self, folder: Path, *, entitled: Callable[[], Iterable[bytes]] = tuple) -> ResidueScan:
         """Looks for remains in every file under `folder`, once.
@@ -98,7 +109,7 @@ class Search:
         )
         checked = found = 0
         rest = ((wanted, _finder(wanted)) for wanted in map(windows, self._rest))
-        for wanted, finder in chain([(self._first, self._finder)], rest):
+        for wanted, finder in chain([(self._first, self.finder)], rest):
             checked += len(wanted)
             if not len(wanted):
                 continue

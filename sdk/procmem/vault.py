@@ -34,7 +34,7 @@ from pathlib import Path
 import numpy as np
 
 from procmem.beside import NEXT, PREVIOUS, Beside, WithBeside, check_not_beside
-from procmem.checking import CheckApart, Flag, See
+from procmem.checking import CheckApart, Flag
 from procmem.committer import Committer
 from procmem.connection import SCHEMA_BESIDE, Connection
 from procmem.errors import (
@@ -64,6 +64,7 @@ from procmem.purge import (
     replace_ledger,
 )
 from procmem.record import Binding, Record, check_id
+from procmem.residue import Search
 from procmem.revoked import Ids, RevokedIds
 from procmem.seal import KeyFile, fingerprint, key_place, new_key
 from procmem.writer import LedgerWriter
@@ -298,15 +299,15 @@ class Vault(WithBeside):
             found.append(f"{len(left)} items are held that were revoked; delete them")
         return found
 
-    def purge(self, *, see: See | None = None, committer: Committer | None = None) -> bool:
+    def purge(self, *, search: Search | None = None, committer: Committer | None = None) -> bool:
         """Rewrites the ledger from what it holds, replaces the old file and zeroes its bytes.
 
         Those beside it too; a `previous` without items goes. Cost: reads the whole vault twice,
         writes it, and waits for readers that are in mid-query.
 
         Args:
-            see: is given labels and sources that are held, as they are read, in another thread; as
-                far as they are stored in clear, and not all if it fails.
+            search: learns what labels and sources are held, as they are read, in another thread;
+                as far as they are stored in clear, and not all if it fails.
             committer: is given likewise all items that are held, but not those of `next`.
 
         Returns:
@@ -321,7 +322,9 @@ class Vault(WithBeside):
             self.check_writable()
             try:
                 self.mark()
-                checks = [self._check_apart(ledger, see, committer) for ledger in self._ledgers()]
+                checks = [
+                    self._check_apart(ledger, search, committer) for ledger in self._ledgers()
+                ]
                 # Meanwhile the copy is written: both take long, and need different things.
                 with self._connection.errors(), CheckApart(checks) as check:
                     self._rewrite(check)
@@ -461,11 +464,11 @@ class Vault(WithBeside):
         return [self, *self.open_beside.values()]
 
     def _check_apart(
-        self, ledger: LedgerWriter, see: See | None, committer: Committer | None
+        self, ledger: LedgerWriter, search: Search | None, committer: Committer | None
     ) -> Callable[[Flag], None]:
         # What stands in `next` are the same items, as another model sees them.
         again = ledger is self.open_beside.get(NEXT)
-        return ledger.check_apart(None if committer is None or again else committer.take, see=see)
+        return ledger.check_apart(None if again else committer, search=search)
 
     def _rewrite(self, check: CheckApart) -> None:
         """Puts copies of all ledgers in their places; of sealed ones under a new epoch key."""

@@ -12,7 +12,8 @@ from contextlib import closing
 from functools import partial
 from pathlib import Path
 
-from procmem.checking import CheckApart, Flag, See, Use, check_rows, stop_by
+from procmem.checking import CheckApart, Flag, stop_by
+from procmem.committer import Committer
 from procmem.connection import Connection
 from procmem.folder import TEMPORARY
 from procmem.ledger import Seal, add_checksums, write_copy, write_ledger
@@ -20,8 +21,10 @@ from procmem.lock import shred
 from procmem.purge import replace_ledger
 from procmem.reader import LedgerReader
 from procmem.record import Record, values_of
+from procmem.residue import Search
 from procmem.rows import DamagedRowError, Row
 from procmem.seal import fingerprint
+from procmem.survey import survey
 
 
 class LedgerWriter(LedgerReader):
@@ -107,8 +110,15 @@ class LedgerWriter(LedgerReader):
             self._ledger, connection, write=write, disconnect=self._connection.disconnect
         )
 
+    def check(self, committer: Committer | None = None) -> None:
+        """See `LedgerReader.check`."""
+        with self._damages():
+            self._connection.snapshot(
+                lambda current: survey(current, self._ledger, self._form, committer=committer)
+            )
+
     def check_apart(
-        self, use: Use | None = None, *, see: See | None = None
+        self, committer: Committer | None = None, *, search: Search | None = None
     ) -> Callable[[Flag], None]:
         """Gives a function that does what `check` does, over a connection of its own.
 
@@ -116,8 +126,8 @@ class LedgerWriter(LedgerReader):
         Once the flag that it is given is set it ends with sqlite3.OperationalError.
 
         Args:
-            use: see `check_rows`, as for the other.
-            see: see there.
+            committer: see `survey`, as for the other.
+            search: see there.
         """
         connect, form = self._connection.apart(), self._form  # the form that the rows have now
 
@@ -125,7 +135,14 @@ class LedgerWriter(LedgerReader):
             with self._connection.errors(), self._damages(), closing(connect()) as connection:
                 stop_by(connection, stopped)
                 connection.execute("BEGIN")
-                check_rows(connection, form, use, see=see)
+                survey(
+                    connection,
+                    self._ledger,
+                    form,
+                    committer=committer,
+                    search=search,
+                    stopped=stopped,
+                )
 
         return check
 

@@ -18,6 +18,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 SANITIZERS = "address,undefined"
 EXTENSIONS = ("_patchsim", "_ledger", "_erasure")
+TESTS = ("kernel", "ledger", "erasure", "ledger_pass")
 
 # Puts the modules of that build in the places of the installed ones, then runs the tests.
 RUNNER = """
@@ -75,7 +76,7 @@ def test_no_path_reads_or_writes_where_it_must_not(tmp_path: Path) -> None:
 
     tested = run(
         sys.executable, "-c", RUNNER, *modules,
-        *(ROOT / f"tests/cpp_ext/test_{name}.py" for name in ("kernel", "ledger", "erasure")),
+        *(ROOT / f"tests/cpp_ext/test_{name}.py" for name in TESTS),
         LD_PRELOAD=f"{address} {undefined}",
         # Python itself leaks and relies on allocations that fail.
         ASAN_OPTIONS="detect_leaks=0:allocator_may_return_null=1",

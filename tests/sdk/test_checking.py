@@ -19,6 +19,24 @@ ENDLESS = (
     "WITH RECURSIVE one(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM one) SELECT sum(n) FROM one"
 )
 
+DAMAGES = [
+    "UPDATE items SET vector = zeroblob(length(vector)) WHERE id = 130",
+    "UPDATE items SET label = 'another' WHERE id = 64",
+    "UPDATE items SET added_seconds = added_seconds + 1 WHERE id = 1",
+    "UPDATE items SET checksum = checksum + 1 WHERE id = 2",
+    "UPDATE items SET checksum = NULL WHERE id = 2",
+    "UPDATE items SET id = -5 WHERE id = 2",
+    "DELETE FROM items WHERE id = 77",
+    "INSERT INTO items SELECT 500, vector, label, source, added_seconds, checksum FROM items "
+    "WHERE id = 3",
+    "UPDATE dense SET mask = zeroblob(length(mask)) WHERE id = (SELECT max(id) FROM dense)",
+    "DELETE FROM dense WHERE id = (SELECT min(id) FROM dense)",
+    "UPDATE dense SET id = 500 WHERE id = (SELECT max(id) FROM dense)",
+    "UPDATE meta SET value = value + 1 WHERE key = 'items_checksum'",
+    "UPDATE meta SET value = value + 1 WHERE key = 'dense_checksum'",
+    "DELETE FROM meta WHERE key = 'items_checksum'",
+]
+
 
 @pytest.fixture(scope="module")
 def ledger(tmp_path_factory):
@@ -63,26 +81,7 @@ def test_all_items_are_given_in_order_each_with_its_mask(connection, monkeypatch
 
 
 @pytest.mark.parametrize("use", [None, lambda items, masks: None])
-@pytest.mark.parametrize(
-    "damage",
-    [
-        "UPDATE items SET vector = zeroblob(length(vector)) WHERE id = 130",
-        "UPDATE items SET label = 'another' WHERE id = 64",
-        "UPDATE items SET added_seconds = added_seconds + 1 WHERE id = 1",
-        "UPDATE items SET checksum = checksum + 1 WHERE id = 2",
-        "UPDATE items SET checksum = NULL WHERE id = 2",
-        "UPDATE items SET id = -5 WHERE id = 2",
-        "DELETE FROM items WHERE id = 77",
-        "INSERT INTO items SELECT 500, vector, label, source, added_seconds, checksum FROM items "
-        "WHERE id = 3",
-        "UPDATE dense SET mask = zeroblob(length(mask)) WHERE id = (SELECT max(id) FROM dense)",
-        "DELETE FROM dense WHERE id = (SELECT min(id) FROM dense)",
-        "UPDATE dense SET id = 500 WHERE id = (SELECT max(id) FROM dense)",
-        "UPDATE meta SET value = value + 1 WHERE key = 'items_checksum'",
-        "UPDATE meta SET value = value + 1 WHERE key = 'dense_checksum'",
-        "DELETE FROM meta WHERE key = 'items_checksum'",
-    ],
-)
+@pytest.mark.parametrize("damage", DAMAGES)
 def test_every_kind_of_damage_is_noticed(connection, damage, use):
     check_rows(connection, PlainRows(), use)
     assert connection.execute(damage).rowcount == 1

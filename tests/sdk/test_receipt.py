@@ -18,12 +18,12 @@ from hypothesis import strategies as st
 from tests.sdk.test_reasons import Model, image
 
 from procmem import VisualMemory, _erasure, check_receipt, read_receipt, write_receipt
-from procmem.checking import check_rows
 from procmem.committer import Committer
 from procmem.errors import InputError, ReceiptError, VaultFormatError
 from procmem.key import VaultKey, make_key, read_key
 from procmem.receipt import Commitments, Leaf, receipt_text, sign_receipt
 from procmem.record import canonical_values, values_of
+from procmem.survey import survey
 
 KEY = VaultKey(commitment_secret=b"s" * 32, signing_seed=b"k" * 32)
 
@@ -235,10 +235,9 @@ def test_a_receipt_costs_one_pass_over_the_rows(memory, monkeypatch, receipt, pa
 
     def counted(*arguments, **named):
         done.append(None)
-        return check_rows(*arguments, **named)
+        return survey(*arguments, **named)
 
-    monkeypatch.setattr("procmem.reader.check_rows", counted)
-    monkeypatch.setattr("procmem.writer.check_rows", counted)
+    monkeypatch.setattr("procmem.writer.survey", counted)
     report = memory.delete([20, 40], receipt=receipt)
     assert (report.receipt is not None) == receipt
     assert report.purged

@@ -19,7 +19,6 @@ import numpy as np
 import pytest
 from tests.stress.kill import run_kills
 
-from procmem.checking import check_rows
 from procmem.errors import (
     EmbedderMismatchError,
     InputError,
@@ -36,6 +35,7 @@ from procmem.ledger import write_copy
 from procmem.lock import shred
 from procmem.record import Binding, Item, Record
 from procmem.rows import DamagedRowError
+from procmem.survey import survey
 from procmem.vault import Vault
 
 BINDING = Binding("ab" * 32, "toy", cls_dim=48, patch_dim=12, side=32, patch_size=8)
@@ -776,7 +776,7 @@ def test_a_ledger_that_is_damaged_is_not_copied_to_its_end(folder, vault, monkey
 
     def check(*arguments, **options):
         try:
-            check_rows(*arguments, **options)
+            survey(*arguments, **options)
         except DamagedRowError:
             failed.set()
             raise
@@ -789,7 +789,7 @@ def test_a_ledger_that_is_damaged_is_not_copied_to_its_end(folder, vault, monkey
         finally:
             sizes.append(path.stat().st_size)
 
-    monkeypatch.setattr("procmem.writer.check_rows", check)
+    monkeypatch.setattr("procmem.writer.survey", check)
     monkeypatch.setattr("procmem.writer.write_copy", copy)
     before = (folder / "ledger.sqlite").read_bytes()
     with contextlib.closing(Vault(folder)) as damaged:
