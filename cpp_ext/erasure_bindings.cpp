@@ -28,7 +28,7 @@ using ByteRows = py::array_t<std::uint8_t, py::array::c_style>;
 class Finder {
   public:
     explicit Finder(ByteRows windows)
-        : windows_(std::move(windows)), finder_(checked(windows_), count(windows_)) {}
+        : windows_(std::move(windows)), finder_(made(checked(windows_), count(windows_))) {}
 
     py::array_t<std::int64_t> find(const py::buffer& data, std::size_t threads) const {
         const py::buffer_info info = data.request();
@@ -61,6 +61,11 @@ class Finder {
                                   ", wanted (M, 16)");
         }
         return windows.data();
+    }
+
+    static procmem::WindowFinder made(const unsigned char* windows, std::size_t count) {
+        py::gil_scoped_release release;
+        return {windows, count};
     }
 
     static std::size_t count(const ByteRows& windows) {

@@ -10,7 +10,9 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 
+from procmem.alongside import alongside
 from procmem.committer import Committer
 from procmem.errors import ReceiptError, VaultError, VaultFormatError
 from procmem.key import read_key
@@ -62,10 +64,11 @@ def erase(
         return _report(vault, (), nothing, remaining=vault.count(), purged=purged, receipt=None)
     provable = receipt and vault.count() - len(ids) <= purge_limit
     before = _committed(vault, ids) if provable else None
-    search = Search(list(vault.values(ids)))
-    vault.delete(ids)
-    deleted()
-    remaining = vault.count()
+    with alongside(partial(Search, list(vault.values(ids)))) as begun:
+        vault.delete(ids)
+        deleted()
+        remaining = vault.count()
+        search = begun()
     # Survivors are read anyway: what they have in common with what was erased is seen then, and
     # they are committed to, beside the erased ones, as they were before the ledger was rewritten.
     purged = remaining <= purge_limit and vault.purge(search=search, committer=before)

@@ -12,8 +12,10 @@ import os
 import shutil
 import sqlite3
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
+from procmem.alongside import alongside
 from procmem.folder import LEFTOVERS, RETIRED, TEMPORARY
 from procmem.lock import overwrite_with_zeros, shred
 from procmem.manifest import sync_folder
@@ -27,6 +29,7 @@ def replace_ledger(
     *,
     write: Callable[[Path], None],
     disconnect: Callable[[], None],
+    meanwhile: Callable[[], None] | None = None,
 ) -> None:
     """Puts a new ledger in the place of the present one, whose bytes are then zeros.
 
@@ -35,7 +38,9 @@ def replace_ledger(
         connection: to it, outside a transaction.
         write: makes the new one, durably, at a path that does not exist. If it raises, nothing else
             happens than that what it made goes.
-        disconnect: closes `connection`; called in any other case.
+        disconnect: closes `connection`; called in any other case, and from another thread.
+        meanwhile: is called with the new one in its place, while the old one's bytes are zeroed;
+            not everywhere.
 
     Raises:
         sqlite3.Error, OSError: the present ledger is still there, or the new one is.
@@ -65,15 +70,29 @@ def replace_ledger(
         copy.replace(ledger)
         sync_folder(folder)
         if descriptor >= 0:
-            if os.fstat(descriptor).st_nlink <= 1:  # or the file is somebody else's too
-                overwrite_with_zeros(descriptor)
-            retired.unlink(missing_ok=True)
+            # Its own from here on: nobody may close what another thread writes to.
+            forget, descriptor = partial(_forget, descriptor, retired, disconnect), -1
+            with alongside(forget) as forgotten:
+                if meanwhile is not None:
+                    meanwhile()
+                forgotten()
     finally:
         disconnect()
         if descriptor >= 0:
             os.close(descriptor)
         remove_leftovers(ledger)
         remove_empty_journal(ledger)
+
+
+def _forget(descriptor: int, retired: Path, disconnect: Callable[[], None]) -> None:
+    """Zeroes the old ledger, which is open, and lets go of it; that takes as long again."""
+    try:
+        if os.fstat(descriptor).st_nlink <= 1:  # or the file is somebody else's too
+            overwrite_with_zeros(descriptor)
+        retired.unlink(missing_ok=True)
+    finally:
+        disconnect()  # first, see `replace_ledger`
+        os.close(descriptor)
 
 
 def remove_leftovers(ledger: Path) -> None:

@@ -17,11 +17,12 @@ which takes some 200 MB.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+import contextlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain, islice
 from pathlib import Path
-from typing import TypeVar
+from typing import TypeAlias, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -38,6 +39,8 @@ _VALUES_AT_ONCE = 64
 _HITS_TO_REBUILD = 8  # one hit for so many windows costs what it does to look for fewer windows
 
 _T = TypeVar("_T", bound=np.generic)
+
+_State: TypeAlias = tuple[int, int, int, int, int]
 
 # Two names for the same 16 bytes. numpy sorts "S16"; it equals byte for byte at full length.
 Windows = npt.NDArray[np.bytes_]
@@ -73,6 +76,7 @@ class Search:
         self._first = windows(next(self._rest, []))
         self.finder = _finder(self._first)
         self._explained = np.zeros(len(self._first), dtype=np.bool_)
+        self._looked: dict[Path, tuple[_State, Windows]] = {}
 
     def explain(self, values: list[bytes]) -> None:
         """Notes what the folder may hold anyway, see the module's rule.
@@ -89,6 +93,18 @@ class Search:
             found: of each window of `finder`, whether it stands in one of them.
         """
         self._explained |= found
+
+    def look(self, path: Path) -> None:
+        """Looks into one file ahead of `scan`, which reads it again only if it has changed since.
+
+        Of more than 2 MiB of secrets it looks for the first. A file that cannot be read is left to
+        `scan`, which tells.
+        """
+        with contextlib.suppress(OSError):
+            state = _state(path)
+            remains = _find_in_files(self._first, self.finder, [path])
+            if _state(path) == state:
+                self._looked[path] = state, remains
 
     def scan(self, folder: Path, *, entitled: Callable[[], Iterable[bytes]] = tuple) -> ResidueScan:
         """Looks for remains in every file under `folder`, once.
@@ -113,13 +129,23 @@ class Search:
             checked += len(wanted)
             if not len(wanted):
                 continue
-            remains = _find_in_files(wanted, finder, files)
             if wanted is self._first:
+                remains = self._first_remains(files)
                 remains = np.setdiff1d(remains, wanted[self._explained], assume_unique=True)
+            else:
+                remains = _find_in_files(wanted, finder, files)
             if len(remains):
                 found += len(_unexplained(remains, entitled()))
         names = tuple(path.relative_to(folder).as_posix() for path in files)
         return ResidueScan(files=names, windows_checked=checked, windows_found=found)
+
+    def _first_remains(self, files: Sequence[Path]) -> Windows:
+        looked = {path: self._looked[path] for path in files if path in self._looked}
+        seen = {path: remains for path, (state, remains) in looked.items() if _state(path) == state}
+        rest = _find_in_files(
+            self._first, self.finder, [path for path in files if path not in seen]
+        )
+        return _distinct(np.concatenate([rest, *seen.values()]))
 
 
 def scan_folder(
@@ -203,6 +229,18 @@ def _found_within(finder: _erasure.Finder, values: list[bytes]) -> npt.NDArray[n
     end = ends[np.searchsorted(ends, hits[:, 1], side="right")]
     found: npt.NDArray[np.intp] = hits[hits[:, 1] + WINDOW_BYTES <= end, 0]
     return found
+
+
+def _state(path: Path) -> _State:
+    """What is another one after every change to a file, by whichever means."""
+    status = path.stat()
+    return (
+        status.st_dev,
+        status.st_ino,
+        status.st_size,
+        status.st_mtime_ns,
+        status.st_ctime_ns,
+    )
 
 
 def _chunks(path: Path) -> Iterator[memoryview]:

@@ -307,7 +307,8 @@ class Vault(WithBeside):
 
         Args:
             search: learns what labels and sources are held, as they are read, in another thread;
-                as far as they are stored in clear, and not all if it fails.
+                as far as they are stored in clear, and not all if it fails. Looks into the new
+                ledgers while the old ones are zeroed.
             committer: is given likewise all items that are held, but not those of `next`.
 
         Returns:
@@ -327,7 +328,7 @@ class Vault(WithBeside):
                 ]
                 # Meanwhile the copy is written: both take long, and need different things.
                 with self._connection.errors(), CheckApart(checks) as check:
-                    self._rewrite(check)
+                    self._rewrite(check, search)
                 if PREVIOUS in self.open_beside and not self.open_beside[PREVIOUS].count():
                     self.drop_beside(PREVIOUS)
                 if not self._revocation_is_due():
@@ -416,7 +417,8 @@ class Vault(WithBeside):
     def _migrate(self) -> None:
         """Brings a ledger of an older format to the present one."""
         with self._connection.errors():
-            old = sqlite3.connect(self._ledger, isolation_level=None)
+            # It is closed in the thread that zeroes the old file.
+            old = sqlite3.connect(self._ledger, isolation_level=None, check_same_thread=False)
             try:
                 if read_version(old, self._ledger) == FORMAT_VERSION:
                     return
@@ -470,19 +472,19 @@ class Vault(WithBeside):
         again = ledger is self.open_beside.get(NEXT)
         return ledger.check_apart(None if again else committer, search=search)
 
-    def _rewrite(self, check: CheckApart) -> None:
+    def _rewrite(self, check: CheckApart, search: Search | None) -> None:
         """Puts copies of all ledgers in their places; of sealed ones under a new epoch key."""
         seal, place = self.seal, self._key_place
         if seal is None or place is None:
             for ledger in self._ledgers():
-                ledger.rewrite(check=check)
+                ledger.rewrite(check=check, search=search)
             return
         check.result()  # first, for keys change with what follows
         self._bring_to_one_epoch()
         new = new_key()
         place.put(seal.id, new, beside=self.epoch_key())
         for ledger in self._ledgers():
-            ledger.rewrite(new)
+            ledger.rewrite(new, search=search)
         place.keep_only(seal.id, new)
 
     def _revocation_is_due(self) -> bool:

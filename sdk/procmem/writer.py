@@ -84,7 +84,13 @@ class LedgerWriter(LedgerReader):
                     f"DELETE FROM {schema}.{table} WHERE id = ?", [(id_,) for id_ in ids]
                 )
 
-    def rewrite(self, key: bytes | None = None, *, check: CheckApart | None = None) -> None:
+    def rewrite(
+        self,
+        key: bytes | None = None,
+        *,
+        check: CheckApart | None = None,
+        search: Search | None = None,
+    ) -> None:
         """Puts a copy of the ledger in its place, a function of its rows alone; zeroes the old one.
 
         Args:
@@ -92,6 +98,7 @@ class LedgerWriter(LedgerReader):
                 kept already; None leaves their wrapping as it is.
             check: waited for before anything happens to the old one, which is left as it was if
                 the check fails.
+            search: looks into the new one while the old one is zeroed.
 
         Raises:
             sqlite3.Error, OSError, VaultFormatError: the old ledger is still there, or the new one.
@@ -107,7 +114,11 @@ class LedgerWriter(LedgerReader):
             self._connection.expect_replacement()
 
         replace_ledger(
-            self._ledger, connection, write=write, disconnect=self._connection.disconnect
+            self._ledger,
+            connection,
+            write=write,
+            disconnect=self._connection.disconnect,
+            meanwhile=None if search is None else partial(search.look, self._ledger),
         )
 
     def check(self, committer: Committer | None = None) -> None:

@@ -29,6 +29,7 @@ from procmem.errors import (
     VaultReadOnlyError,
 )
 from procmem.ledger import Head
+from procmem.residue import Search
 from procmem.rows import PlainRows
 from procmem.vault import Vault
 
@@ -141,6 +142,35 @@ def test_what_two_interruptions_left_is_zeroed_by_the_next_purge(vault, monkeypa
         file.seek(0)
         assert not any(file.read())
     assert not left.exists()
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, MemoryError])
+def test_a_search_that_is_broken_off_keeps_the_old_ledger_from_nothing(vault, error, monkeypatch):
+    def broken_off(self, path):
+        raise error
+
+    monkeypatch.setattr(Search, "look", broken_off)
+    with (vault.path / "ledger.sqlite").open("rb") as file:
+        with pytest.raises(error):
+            vault.purge(search=Search([b"0123456789abcdef"]))
+        assert not any(file.read())
+    assert vault.purge_pending
+    assert sorted(path.name for path in vault.path.glob("*ledger*")) == ["ledger.sqlite"]
+    assert vault.purge()
+    assert vault.problems() == []
+
+
+def test_an_old_ledger_that_cannot_be_zeroed_keeps_the_purge_pending(vault, monkeypatch):
+    def refused(descriptor):
+        raise OSError(errno.EIO, "the disk is broken")
+
+    with monkeypatch.context() as broken:
+        broken.setattr("procmem.purge.overwrite_with_zeros", refused)
+        assert not vault.purge(search=Search([b"0123456789abcdef"]))
+        assert vault.purge_pending
+    assert vault.purge()
+    assert not vault.purge_pending
+    assert vault.problems() == []
 
 
 def test_an_interruption_between_check_and_copy_stops_nothing_later(vault, monkeypatch):

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
+import threading
 
 import numpy as np
 import pytest
 
-from procmem import residue
+from procmem import purge, residue
 from procmem.erasure import erase
 from procmem.record import Binding, Item, Record, encode_text
 from procmem.residue import ResidueScan, Search, scan_folder, windows
@@ -222,6 +224,82 @@ def test_of_many_secrets_those_that_are_not_explained_are_asked_for(tmp_path, mo
     search = Search(secrets)
     search.explain(secrets[:10])
     assert search.scan(tmp_path, entitled=lambda: secrets[5:25]).windows_found == 5 * (40 - 15)
+
+
+@pytest.fixture
+def read(monkeypatch):
+    """The files that are searched, in order."""
+    paths = []
+    chunks = residue._chunks
+
+    def noted(path):
+        paths.append(path.name)
+        return chunks(path)
+
+    monkeypatch.setattr(residue, "_chunks", noted)
+    return paths
+
+
+def test_what_was_looked_into_ahead_is_not_read_again_and_counts(tmp_path, read):
+    (tmp_path / "one").write_bytes(b"....0123456789abcdef....")
+    (tmp_path / "two").write_bytes(b"....0123456789abcdefg...")
+    search = Search([b"0123456789abcdefgh"])
+    search.look(tmp_path / "one")
+    assert read == ["one"]
+    scan = search.scan(tmp_path)
+    assert read == ["one", "two"]
+    assert scan == ResidueScan(("one", "two"), 3, 2)
+
+
+@pytest.mark.parametrize("change", ["bytes", "another file"])
+def test_what_has_changed_since_it_was_looked_into_is_read_again(tmp_path, read, change):
+    path = tmp_path / "one"
+    path.write_bytes(b"................")
+    search = Search([b"0123456789abcdef"])
+    search.look(path)
+    times = path.stat()
+    if change == "bytes":
+        path.write_bytes(b"0123456789abcdef")
+    else:
+        (tmp_path / "new").write_bytes(b"0123456789abcdef")
+        (tmp_path / "new").replace(path)
+    os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+    assert search.scan(tmp_path).windows_found == 1
+    assert read == ["one", "one"]
+
+
+def test_a_file_that_goes_is_no_remain_and_one_that_cannot_be_read_no_error_yet(tmp_path):
+    search = Search([b"0123456789abcdef"])
+    search.look(tmp_path / "missing")
+    (tmp_path / "one").write_bytes(b"0123456789abcdef")
+    search.look(tmp_path / "one")
+    (tmp_path / "one").unlink()
+    assert search.scan(tmp_path) == ResidueScan((), 1, 0)
+
+
+@pytest.mark.parametrize("key", [False, True])
+def test_a_deletion_searches_while_the_old_ledger_is_zeroed(tmp_path, read, monkeypatch, key):
+    vault = Vault(tmp_path / "v", binding=BINDING, key=tmp_path / "key" if key else None)
+    vault.add([record(id_) for id_ in range(1, 40)])
+    looked = threading.Event()
+    zero, look = purge.overwrite_with_zeros, Search.look
+
+    def zero_later(descriptor):
+        assert looked.wait(60)
+        assert not (tmp_path / "v" / "ledger.sqlite").samefile(f"/proc/self/fd/{descriptor}")
+        zero(descriptor)
+
+    def look_first(self, path):
+        look(self, path)
+        looked.set()
+
+    monkeypatch.setattr(purge, "overwrite_with_zeros", zero_later)
+    monkeypatch.setattr(Search, "look", look_first)
+    report = erase(vault, [3, 7], purge_limit=1000, receipt=False, deleted=lambda: None)
+    assert report.purged
+    assert report.windows_found == 0
+    assert read.count("ledger.sqlite") == 1
+    assert "ledger.sqlite" in report.files_scanned
 
 
 def test_nothing_erased_needs_no_explanation(tmp_path):
