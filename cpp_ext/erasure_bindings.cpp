@@ -76,6 +76,25 @@ class Finder {
     procmem::WindowFinder finder_;
 };
 
+ByteRows windows_of(const py::list& values) {
+    const py::tuple kept(values);  // whatever becomes of the list
+    std::vector<procmem::Bytes> bytes(kept.size());
+    for (std::size_t i = 0; i < bytes.size(); ++i) {
+        if (!take_bytes(PyTuple_GET_ITEM(kept.ptr(), static_cast<py::ssize_t>(i)), bytes[i])) {
+            throw py::value_error("the values are not bytes");
+        }
+    }
+    std::vector<unsigned char> windows;
+    {
+        py::gil_scoped_release release;
+        windows = procmem::distinct_windows(bytes);
+    }
+    ByteRows rows({static_cast<py::ssize_t>(windows.size() / procmem::window_bytes),
+                   static_cast<py::ssize_t>(procmem::window_bytes)});
+    std::copy(windows.begin(), windows.end(), rows.mutable_data());
+    return rows;
+}
+
 ByteRows hashes_of(std::size_t count) {
     return ByteRows(
         {static_cast<py::ssize_t>(count), static_cast<py::ssize_t>(procmem::hash_bytes)});
@@ -207,6 +226,9 @@ PYBIND11_MODULE(_erasure, module) {
         .def("find", &Finder::find, py::arg("data"), py::arg("threads") = 0,
              "(F, 2) int64: the index of a window and the offset where it stands in the bytes, "
              "of every such place, ascending by offset.");
+    module.def("windows", &windows_of, py::arg("values"),
+               "(M, 16) uint8: every window of every one of some bytes, in the order of their "
+               "first places; each once, and none of one repeated byte.");
     py::register_exception_translator([](std::exception_ptr raised) {
         try {
             if (raised) {

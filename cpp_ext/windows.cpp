@@ -44,6 +44,25 @@ inline std::uint64_t filter_bits(std::uint64_t mixed) {
     return std::uint64_t{1} << (mixed >> 58) | std::uint64_t{1} << (mixed >> 52 & 63);
 }
 
+// Whether a word is one byte, repeated.
+inline bool is_run(std::uint64_t word) {
+    return word == (word & 0xff) * std::uint64_t{0x0101010101010101};
+}
+
+// The slot of a window in a table of indices of windows: where it stands, or where it is to stand.
+inline std::size_t place_of(const unsigned char* window, const unsigned char* windows,
+                            const std::vector<std::int64_t>& slots) {
+    std::size_t slot = slot_of(mix_window(window), slots.size());
+    while (slots[slot] >= 0) {
+        const auto index = static_cast<std::size_t>(slots[slot]);
+        if (std::memcmp(windows + index * window_bytes, window, window_bytes) == 0) {
+            break;
+        }
+        slot = (slot + 1) & (slots.size() - 1);
+    }
+    return slot;
+}
+
 std::size_t power_of_two(std::size_t least) {
     std::size_t size = least_slots;
     while (size < least) {
@@ -54,20 +73,44 @@ std::size_t power_of_two(std::size_t least) {
 
 }  // namespace
 
+std::vector<unsigned char> distinct_windows(const std::vector<Bytes>& values) {
+    std::size_t most = 0;
+    for (const Bytes value : values) {
+        most += value.size < window_bytes ? 0 : value.size - window_bytes + 1;
+    }
+    std::vector<unsigned char> windows;
+    windows.reserve(most * window_bytes);
+    std::vector<std::int64_t> slots(power_of_two(2 * most), -1);
+    for (const Bytes value : values) {
+        for (std::size_t at = 0; at + window_bytes <= value.size; ++at) {
+            const unsigned char* window = value.data + at;
+            if (load(window) == load(window + word_bytes) && is_run(load(window))) {
+                continue;
+            }
+            const std::size_t slot = place_of(window, windows.data(), slots);
+            if (slots[slot] < 0) {
+                slots[slot] = static_cast<std::int64_t>(windows.size() / window_bytes);
+                windows.insert(windows.end(), window, window + window_bytes);
+            }
+        }
+    }
+    return windows;
+}
+
 WindowFinder::WindowFinder(const unsigned char* windows, std::size_t count)
     // Windows that overlap share all but one of their words: most often there is a word for each.
     : windows_(windows),
       count_(count),
       window_slots_(power_of_two(2 * count), -1),
       word_slots_(power_of_two(3 * count), 0) {
+    constexpr std::size_t last_word = window_bytes - word_bytes;
     for (std::size_t i = 0; i < count; ++i) {
         const unsigned char* window = windows + i * window_bytes;
-        std::size_t slot = slot_of(mix_window(window), window_slots_.size());
-        while (window_slots_[slot] >= 0) {
-            slot = (slot + 1) & (window_slots_.size() - 1);
-        }
-        window_slots_[slot] = static_cast<std::int64_t>(i);
-        for (std::size_t start = 0; start <= window_bytes - word_bytes; ++start) {
+        window_slots_[place_of(window, windows, window_slots_)] = static_cast<std::int64_t>(i);
+        // One that stood a byte further on than the one before has only its last word to itself.
+        const bool goes_on =
+            i > 0 && std::memcmp(window - window_bytes + 1, window, window_bytes - 1) == 0;
+        for (std::size_t start = goes_on ? last_word : 0; start <= last_word; ++start) {
             add_word(load(window + start));
         }
     }
@@ -145,20 +188,15 @@ void WindowFinder::look_around(const unsigned char* data, std::size_t size, std:
     const std::uint64_t value = load(data + at);
     // Amid a run of one byte every window is of that byte, and none of those is wanted.
     if (word > 0 && at + 2 * word_bytes <= size && load(data + at - word_bytes) == value &&
-        load(data + at + word_bytes) == value &&
-        value == (value & 0xff) * std::uint64_t{0x0101010101010101}) {
+        load(data + at + word_bytes) == value && is_run(value)) {
         return;
     }
     const std::size_t first = at >= word_bytes - 1 ? at - (word_bytes - 1) : 0;
     for (std::size_t offset = first; offset <= at && offset + window_bytes <= size; ++offset) {
         const unsigned char* window = data + offset;
-        std::size_t slot = slot_of(mix_window(window), window_slots_.size());
-        for (; window_slots_[slot] >= 0; slot = (slot + 1) & (window_slots_.size() - 1)) {
-            const auto index = static_cast<std::size_t>(window_slots_[slot]);
-            if (std::memcmp(windows_ + index * window_bytes, window, window_bytes) == 0) {
-                hits.push_back({window_slots_[slot], static_cast<std::int64_t>(offset)});
-                break;
-            }
+        const std::int64_t index = window_slots_[place_of(window, windows_, window_slots_)];
+        if (index >= 0) {
+            hits.push_back({index, static_cast<std::int64_t>(offset)});
         }
     }
 }

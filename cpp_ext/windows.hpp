@@ -7,9 +7,15 @@
 #include <cstdint>
 #include <vector>
 
+#include "ledger_items.hpp"
+
 namespace procmem {
 
 constexpr std::size_t window_bytes = 16;
+
+// Every window of every value, one after the other in the order of their first places; each once,
+// and none of one repeated byte.
+std::vector<unsigned char> distinct_windows(const std::vector<Bytes>& values);
 
 struct Hit {
     std::int64_t window;  // its index
@@ -23,8 +29,8 @@ struct Hit {
 // are windows compared.
 class WindowFinder {
   public:
-    // `windows` is `count` distinct ones, one after the other, none of one repeated byte. The
-    // bytes must stay where they are.
+    // `windows` is `count` distinct ones, one after the other, none of one repeated byte; soonest
+    // done in the order of `distinct_windows`. The bytes must stay where they are.
     WindowFinder(const unsigned char* windows, std::size_t count);
 
     // How many windows it looks for.

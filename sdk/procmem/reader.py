@@ -60,7 +60,8 @@ def _items(form: Rows, rows: list[Row]) -> list[Item]:
     return [item_of(values) for values in form.unpack_items(rows)]
 
 
-def _parts(ids: Sequence[int]) -> Iterator[Sequence[int]]:
+def in_parts(ids: Sequence[int]) -> Iterator[Sequence[int]]:
+    """Ids in groups that one query takes."""
     return (ids[at : at + _IDS_AT_ONCE] for at in range(0, len(ids), _IDS_AT_ONCE))
 
 
@@ -259,7 +260,7 @@ class LedgerReader:
 
         if ids is None:
             return self._walk(table, secrets_of)
-        found = (self._among(table, secrets_of, part) for part in _parts(ids))
+        found = (self._among(table, secrets_of, part) for part in in_parts(ids))
         return chain.from_iterable(part.values() for part in found)
 
     def texts(self) -> Iterator[bytes]:
@@ -286,7 +287,7 @@ class LedgerReader:
         if ids is None:
             self.check(committer)
             return
-        for part in _parts(ids):
+        for part in in_parts(ids):
             items = self._among("items", _item_values, part)
             masks = self._among("dense", _dense_values, part)
             committer.take([*items.values()], [masks.get(id_) for id_ in items])

@@ -166,14 +166,9 @@ def windows(values: Iterable[bytes]) -> Windows:
     """Every window of every value.
 
     Returns:
-        (M,) S16, distinct, ascending, without windows of one repeated byte.
+        (M,) S16, distinct, in the order of their first places, none of one repeated byte.
     """
-    parts = [_sliding(value) for value in values if len(value) >= WINDOW_BYTES]
-    if not parts:
-        return np.empty(0, dtype=f"S{WINDOW_BYTES}")
-    rows = np.concatenate(parts)  # (M, 16)
-    rows = rows[(rows != rows[:, :1]).any(axis=1)]
-    return _distinct(_as_windows(rows))
+    return _erasure.windows([*values]).view(f"S{WINDOW_BYTES}").ravel()
 
 
 def find(wanted: Windows, data: bytes | memoryview) -> npt.NDArray[np.intp]:
@@ -298,13 +293,3 @@ def _distinct(values: npt.NDArray[_T]) -> npt.NDArray[_T]:
     """Each value once, ascending. Sorting, because the hash table of `np.unique` is slower here."""
     ordered = np.sort(values)
     return ordered[np.append(True, ordered[1:] != ordered[:-1])] if len(ordered) else ordered
-
-
-def _sliding(data: bytes) -> npt.NDArray[np.uint8]:
-    """(n - 15, 16) view of all windows of `data`; no copy."""
-    return np.lib.stride_tricks.sliding_window_view(np.frombuffer(data, np.uint8), WINDOW_BYTES)
-
-
-def _as_windows(rows: npt.NDArray[np.uint8]) -> Windows:
-    """(M, 16) uint8 as (M,) S16."""
-    return np.ascontiguousarray(rows).view(f"S{WINDOW_BYTES}").ravel()

@@ -19,12 +19,20 @@ from procmem.folder import TEMPORARY
 from procmem.ledger import Seal, add_checksums, write_copy, write_ledger
 from procmem.lock import shred
 from procmem.purge import replace_ledger
-from procmem.reader import LedgerReader
+from procmem.reader import LedgerReader, in_parts
 from procmem.record import Record, values_of
 from procmem.residue import Search
-from procmem.rows import DamagedRowError, Row
+from procmem.rows import DamagedRowError, Row, Rows
 from procmem.seal import fingerprint
 from procmem.survey import survey
+
+
+def _item_checksums(form: Rows, rows: list[Row]) -> list[int]:
+    return [*map(form.item_checksum, rows)]
+
+
+def _dense_checksums(form: Rows, rows: list[Row]) -> list[int]:
+    return [*map(form.dense_checksum, rows)]
 
 
 class LedgerWriter(LedgerReader):
@@ -43,8 +51,11 @@ class LedgerWriter(LedgerReader):
 
     def held(self, ids: Iterable[int]) -> set[int]:
         """Those of the ids that stand in the ledger."""
-        sql = "SELECT id FROM items WHERE id = ?"
-        return {row[0] for id_ in ids for row in self._connection.rows(sql, (id_,))}
+        found: set[int] = set()
+        for part in in_parts([*ids]):
+            sql = f"SELECT id FROM items WHERE id IN ({', '.join('?' * len(part))})"
+            found |= {row[0] for row in self._connection.rows(sql, tuple(part))}
+        return found
 
     def insert(self, connection: sqlite3.Connection, records: Sequence[Record]) -> None:
         """Adds records, whose ids are new, in the transaction that is open on the ledger.
@@ -75,10 +86,12 @@ class LedgerWriter(LedgerReader):
             ids: without repeats.
             schema: the ledger's name there.
         """
-        items = self._take("items", lambda form, rows: [*map(form.item_checksum, rows)], ids)
-        dense = self._take("dense", lambda form, rows: [*map(form.dense_checksum, rows)], ids)
+        items = dense = 0
+        for part in in_parts(ids):
+            items += sum(self._among("items", _item_checksums, part).values())
+            dense += sum(self._among("dense", _dense_checksums, part).values())
         with self._connection.errors():
-            add_checksums(connection, -sum(items), -sum(dense), schema=schema)
+            add_checksums(connection, -items, -dense, schema=schema)
             for table in ("items", "dense"):
                 connection.executemany(
                     f"DELETE FROM {schema}.{table} WHERE id = ?", [(id_,) for id_ in ids]

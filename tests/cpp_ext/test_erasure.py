@@ -49,6 +49,29 @@ def test_windows_are_found_wherever_they_stand(secret, parts, gap, cut):
         assert finder.find(held).tolist() == found_slowly(wanted, data)
 
 
+@given(st.lists(TEXTS, max_size=5))
+@settings(max_examples=400, deadline=None)
+def test_windows_of_values_come_once_and_in_the_order_of_their_places(values):
+    expected = {}
+    for value in values:
+        for at in range(len(value) - WINDOW + 1):
+            if len(set(value[at : at + WINDOW])) > 1:
+                expected.setdefault(value[at : at + WINDOW])
+    windows = _erasure.windows(values)
+    assert windows.shape == (len(expected), WINDOW)
+    assert [*map(bytes, windows)] == [*expected]
+    # In this order and in any other, a finder finds them.
+    data = b"|".join(values)
+    for wanted in ([*expected], sorted(expected)):
+        finder = _erasure.Finder(as_rows(wanted, WINDOW))
+        assert finder.find(data).tolist() == found_slowly(wanted, data)
+
+
+def test_windows_of_what_is_not_bytes_are_refused():
+    with pytest.raises(ValueError, match="not bytes"):
+        _erasure.windows([b"0123456789abcdef", "0123456789abcdef"])
+
+
 @pytest.mark.parametrize("byte", [b"\0", b"\x07", b"\xff"])
 @pytest.mark.parametrize("run", [8, 15, 16, 23, 24, 40])
 @pytest.mark.parametrize("offset", range(9))
