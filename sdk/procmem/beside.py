@@ -23,8 +23,9 @@ from __future__ import annotations
 import contextlib
 import heapq
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 from procmem.committer import Committer
 from procmem.connection import Connection
@@ -44,6 +45,9 @@ NEXT, PREVIOUS = "next", "previous"
 BESIDE = (NEXT, PREVIOUS)
 
 _LEDGER = "ledger.sqlite"
+
+
+_T = TypeVar("_T")
 
 
 class Beside(LedgerWriter):
@@ -119,7 +123,7 @@ class WithBeside(LedgerWriter):
                 try:
                     if (self.path / name / _LEDGER).exists():
                         found[name] = self.open_one(name)
-                except VaultFormatError:
+                except VaultError:
                     if (self.path / name / _LEDGER).exists():
                         raise  # it did not go away while it was being opened
             yield {name: found[name] for name in self._counting(found)}
@@ -187,8 +191,9 @@ class WithBeside(LedgerWriter):
         """Those of the ids that are in use: in the vault's own ledger, or beside it."""
         wanted = list(ids)
         found = super().held(wanted)
-        with self.beside() as others:
-            return found.union(*(other.held(wanted) for other in others.values()))
+        return found.union(
+            *self._asked(lambda others: [other.held(wanted) for other in others.values()])
+        )
 
     def erasable(self, ids: Iterable[int] | None = None) -> Iterator[Item]:
         """Gives all items that a deletion can choose: also those of `previous`.
@@ -197,16 +202,14 @@ class WithBeside(LedgerWriter):
             ids: as `items`.
         """
         wanted = None if ids is None else sorted(set(ids))
-        with self.beside() as others:
-            parts = [super().items(wanted)]
-            if PREVIOUS in others:
-                parts.append(others[PREVIOUS].items(wanted))
-            yield from heapq.merge(*parts, key=lambda item: item.id)
+        left = self._asked(
+            lambda others: list(others[PREVIOUS].items(wanted)) if PREVIOUS in others else []
+        )
+        return heapq.merge(super().items(wanted), left, key=lambda item: item.id)
 
     def erasable_ids(self) -> list[int]:
         """The ids of all items that a deletion can choose, ascending."""
-        with self.beside() as others:
-            left = others[PREVIOUS].ids() if PREVIOUS in others else []
+        left = self._asked(lambda others: others[PREVIOUS].ids() if PREVIOUS in others else [])
         return sorted({*self.ids(), *left}) if left else self.ids()
 
     def commit(self, committer: Committer, ids: Sequence[int] | None = None) -> None:
@@ -225,18 +228,24 @@ class WithBeside(LedgerWriter):
 
     def problems(self) -> list[str]:
         """As `LedgerReader`, of all ledgers of the vault."""
+
+        def told(others: dict[str, Beside]) -> list[str]:
+            problems = {name: other.problems() for name, other in others.items()}
+            if any(problems.values()) and self._gone(others):
+                raise VaultFormatError(f"{self.path} was changed while it was looked at")
+            return [f"{name}: {one}" for name, ones in problems.items() for one in ones]
+
         found = super().problems()
         try:
-            with self.beside() as others:
-                for name, other in others.items():
-                    found += [f"{name}: {problem}" for problem in other.problems()]
+            found += self._asked(told)
         except VaultError as error:
             found.append(str(error))
         return found
 
     def migration(self) -> MigrationStatus | None:
         """What stands beside the vault's own ledger; None if there is nothing."""
-        with self.beside() as others:
+
+        def status(others: dict[str, Beside]) -> MigrationStatus | None:
             for name, other in others.items():
                 binding = other.binding
                 return MigrationStatus(
@@ -246,7 +255,24 @@ class WithBeside(LedgerWriter):
                     embedder_sha256=binding.sha256,
                     image_size=binding.side,
                 )
-        return None
+            return None
+
+        return self._asked(status)
+
+    def _asked(self, ask: Callable[[dict[str, Beside]], _T]) -> _T:
+        """What `ask` makes of the ledgers that count; asked again if one goes away meanwhile."""
+        while True:
+            with self.beside() as others:
+                try:
+                    return ask(others)
+                except VaultError:
+                    if not self._gone(others):
+                        raise
+
+    def _gone(self, others: dict[str, Beside]) -> bool:
+        """Whether the writer has removed one of them; none of those that a writer has open."""
+        ledgers = [other.folder / _LEDGER for other in others.values()]
+        return self.read_only and not all(ledger.exists() for ledger in ledgers)
 
 
 def make_beside(folder: Path, head: Head, rows: Rows) -> None:

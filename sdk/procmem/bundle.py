@@ -221,7 +221,15 @@ def _chosen(memory: VisualMemory, ids: IdOrIds | None, label: str | None) -> lis
     if label is not None:
         if ids is not None:
             raise InputError("ids and label given, wanted one of them, or none for all items")
-        return [item.id for item in memory.plan_delete(label=label)]
+        # A deletion chooses what a migration has left, too, which no present model has seen.
+        chosen = sorted({item.id for item in memory.plan_delete(label=label)}.intersection(held))
+        if not chosen:
+            raise ItemNotFoundError(
+                f"all items of label {label!r:.80} in {memory.place} stand under its previous "
+                "model; nothing was shared: `procmem migrate` takes them over where their images "
+                "are back"
+            )
+        return chosen
     if ids is None:
         return held
     chosen = sorted(set(plain_ids(ids)))

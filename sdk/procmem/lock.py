@@ -23,7 +23,7 @@ else:
 _ZEROS = bytes(1 << 20)
 
 # What a system says of a lock that somebody else has; others mean that it has no locks to give.
-_TAKEN = (errno.EACCES, errno.EAGAIN, errno.EDEADLK)
+TAKEN = (errno.EACCES, errno.EAGAIN, errno.EDEADLK)
 
 # Windows locks bytes, not files; this one lies behind all that is ever written.
 _LOCKED_BYTE = 1 << 30
@@ -53,9 +53,9 @@ class WriterLock:
         descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600)
         try:
             try:
-                _lock(descriptor)
+                lock_file(descriptor)
             except OSError as error:
-                if error.errno not in _TAKEN:
+                if error.errno not in TAKEN:
                     raise
                 holder = self._path.read_text(encoding="ascii", errors="replace")[:20].strip()
                 who = "this process" if holder == str(os.getpid()) else f"process {holder or '?'}"
@@ -88,12 +88,13 @@ class WriterLock:
                 with contextlib.suppress(OSError):
                     os.truncate(self._descriptor, 0)
                 with contextlib.suppress(OSError):
-                    _unlock(self._descriptor)
+                    unlock_file(self._descriptor)
             os.close(self._descriptor)
             self._descriptor = -1
 
 
-def _lock(descriptor: int) -> None:
+def lock_file(descriptor: int) -> None:
+    """Locks an open file against all other openings; OSError with one of `TAKEN` if it is."""
     if sys.platform == "win32":
         os.lseek(descriptor, _LOCKED_BYTE, os.SEEK_SET)
         msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
@@ -102,7 +103,8 @@ def _lock(descriptor: int) -> None:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
-def _unlock(descriptor: int) -> None:
+def unlock_file(descriptor: int) -> None:
+    """Gives the lock up, also for a forked child that has the same opening."""
     # By closing alone it would stay locked until a forked child has closed it too.
     if sys.platform != "win32":
         fcntl.flock(descriptor, fcntl.LOCK_UN)

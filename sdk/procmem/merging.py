@@ -12,12 +12,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from itertools import islice
 
 from procmem.record import Binding, Record, canonical_values, values_of
 from procmem.vault import Vault
 
 _RECORDS_AT_ONCE = 100
+_BYTES_AT_ONCE = 1 << 24  # of patch tokens and masks, whose sizes the sender chooses
 
 
 @dataclass(slots=True)
@@ -77,6 +77,13 @@ def rank(record: Record, binding: Binding) -> tuple[int, bytes]:
 
 
 def _batches(records: Iterable[Record]) -> Iterator[list[Record]]:
-    rest = iter(records)
-    while batch := list(islice(rest, _RECORDS_AT_ONCE)):
+    batch: list[Record] = []
+    size = 0
+    for record in records:
+        batch.append(record)
+        size += sum(part.nbytes for part in (record.patches, record.mask) if part is not None)
+        if len(batch) == _RECORDS_AT_ONCE or size >= _BYTES_AT_ONCE:
+            yield batch
+            batch, size = [], 0
+    if batch:
         yield batch

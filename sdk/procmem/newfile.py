@@ -62,10 +62,13 @@ def new_file(target: Path) -> Iterator[BinaryIO]:
         InputError: there is something of this name, or it cannot be written.
         VaultFullError: no room on the disk.
     """
-    if os.path.lexists(target):
-        raise InputError(f"{target} exists already; give another name, or remove it first")
     named: Path | None = None
     try:
+        # Before anything else is done, so that a name that is none, a longer one than files have
+        # for example, is told before it.
+        with contextlib.suppress(FileNotFoundError):
+            target.lstat()
+            raise InputError(f"{target} exists already; give another name, or remove it first")
         descriptor = _unnamed(target.parent)
         if descriptor is None:
             named = target.with_name(f".{target.name}.part")

@@ -27,7 +27,7 @@ from procmem.batch import Perception, binding_of, check_embedder
 from procmem.beside import NEXT, PREVIOUS
 from procmem.embedder import DEFAULT_MODEL, Embedder, Progress, bundled_models, model_manifest
 from procmem.errors import InputError, ModelError, VaultFormatError
-from procmem.folder import check_binding, holds_vault
+from procmem.folder import check_binding, holds_vault, path_of
 from procmem.memory import VisualMemory
 from procmem.record import Binding
 from procmem.seeing_anew import Run
@@ -165,7 +165,7 @@ def _opened(
             "a memory on a server cannot be migrated; export its items and import them into a "
             "vault, migrate that, and teach a new memory on the server from it"
         )
-    if not holds_vault(Path(memory).absolute()):
+    if not holds_vault(path_of("memory", memory).absolute()):
         raise VaultFormatError(f"{memory} holds no memory to migrate; check the path")
     with VisualMemory(memory, key=key, device=device) as opened:
         yield opened

@@ -30,7 +30,8 @@ import numpy as np
 from procmem.address import read_addresses
 from procmem.batch import IdOrIds, plain_ids
 from procmem.bundle import reading
-from procmem.errors import InputError, ReceiptError, UntrustedSignerError
+from procmem.errors import InputError, ProcmemError, ReceiptError, UntrustedSignerError
+from procmem.folder import path_of
 from procmem.image import ImageLike
 from procmem.key import VaultKey, read_key
 from procmem.memory import VisualMemory
@@ -106,7 +107,7 @@ def revoke(
             are gone: then they are revoked, and `reissue_revocations` writes the list.
     """
     memory._check_writable()
-    target = Path(path).absolute()
+    target = path_of("path", path).absolute()
     check_outside(memory.path, target)
     key = read_key(memory.path)
     with memory._lock:
@@ -129,9 +130,19 @@ def revoke(
             wanted |= {item.id for item in chosen}
         if not wanted:
             return RevocationReport((), (), memory.delete([]))
-        with new_file(target) as file:
-            file.write(_signed(sorted(wanted), key))
-            return _forget(memory, wanted)
+        report = None
+        try:
+            with new_file(target) as file:
+                file.write(_signed(sorted(wanted), key))
+                report = _forget(memory, wanted)
+        except ProcmemError as error:
+            if report is None:
+                raise
+            raise type(error)(
+                f"{len(report.revoked_ids)} ids are revoked, and what was held of them is deleted, "
+                f"but the list was not written: {error}. `procmem revoke LIST --reissue` writes it"
+            ) from error
+        return report
 
 
 def reissue_revocations(memory: VisualMemory, path: str | os.PathLike[str]) -> int:
@@ -151,7 +162,7 @@ def reissue_revocations(memory: VisualMemory, path: str | os.PathLike[str]) -> i
         VaultFormatError: the vault's key or its revoked ids are missing or damaged.
         VaultFullError: no room on the disk.
     """
-    target = Path(path).absolute()
+    target = path_of("path", path).absolute()
     check_outside(memory.path, target)
     ids = memory._vault.revoked.all().tolist()
     with new_file(target) as file:
@@ -181,7 +192,7 @@ def apply_revocations(
     """
     memory._check_writable()
     trusted = {address.signing_key for address in read_addresses("trust", trust)}
-    source = Path(path).absolute()
+    source = path_of("path", path).absolute()
     with open_file(source, written_by="`procmem revoke`") as file, reading(source):
         found = _parse(file.read(_MAX_BYTES + 1))
         if found.public_key not in trusted:

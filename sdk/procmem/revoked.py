@@ -68,8 +68,8 @@ class RevokedIds:
         if refused:
             raise InputError(
                 f"id {min(refused)} (and {len(refused) - 1} more) was revoked in {self._folder} "
-                "and never comes back; nothing was added: leave it out, or give the image another "
-                "id"
+                "and never comes back; nothing was added: leave it out (of a file to import: "
+                "delete it where that comes from, and export again), or give the image another id"
             )
 
     def replace(self, ids: Ids) -> None:

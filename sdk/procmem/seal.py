@@ -119,7 +119,11 @@ class KeyFile:
             except BaseException:
                 new.unlink(missing_ok=True)
                 raise
-            sync_folder(self.path.parent)
+            try:
+                sync_folder(self.path.parent)
+            except OSError:
+                self.path.unlink(missing_ok=True)  # no vault has it yet, and the next try may
+                raise
         except FileExistsError as error:
             raise VaultKeyError(
                 f"{self.path} exists already, and a key file belongs to one vault; give another "

@@ -18,13 +18,21 @@ import numpy as np
 import numpy.typing as npt
 
 from procmem.batch import Perception, binding_of
-from procmem.beside import PREVIOUS
+from procmem.beside import PREVIOUS, Beside
 from procmem.embedder import Progress
-from procmem.errors import ImageError, InputError
+from procmem.errors import ImageError, InputError, VaultClosedError
 from procmem.image import read_image_file
 from procmem.record import Record, quantize_patches
 from procmem.segment import fit_mask
-from procmem.switch import advance, begin, switch, take_back, undo
+from procmem.switch import (
+    advance,
+    begin,
+    grown_of,
+    switch,
+    take_back,
+    undo,
+    was_removed,
+)
 from procmem.types import LeftBehind, MigrationReport
 from procmem.vault import Vault
 from procmem.writer import LedgerWriter
@@ -68,6 +76,16 @@ class Run:
         """
         vault = self.vault
         grown = begin(vault, binding_of(self.eyes))
+        try:
+            return self._grow_and_switch(grown)
+        except VaultClosedError:
+            if not was_removed(vault, grown):
+                raise
+            grown_of(vault)  # says that it was undone
+            return self.go_over()  # and was begun again since
+
+    def _grow_and_switch(self, grown: Beside) -> MigrationReport:
+        vault = self.vault
         while True:
             ready = set(grown.ids()) | self._left.keys()
             held = vault.ids()
@@ -83,11 +101,16 @@ class Run:
 
     def take_back(self) -> MigrationReport:
         """Embeds what an earlier run has left, as far as it can be by now."""
-        previous = self.vault.open_beside[PREVIOUS]
-        ids = previous.ids()
-        self._total = len(ids)
+        previous = self.vault.open_beside.get(PREVIOUS)
         try:
-            self._embed(previous, ids, partial(take_back, self.vault))
+            if previous is not None:
+                ids = previous.ids()
+                self._total = len(ids)
+                self._embed(previous, ids, partial(take_back, self.vault))
+        except VaultClosedError:
+            if previous is None or not was_removed(self.vault, previous):
+                raise
+            # What was left was erased in the meantime: there is nothing more to take back.
         finally:
             if self._embedded:
                 self.vault.purge()

@@ -65,6 +65,31 @@ def _drop_strays(vault: Vault) -> None:
         vault.purge()
 
 
+def grown_of(vault: Vault) -> Beside:
+    """The next ledger, after `begin`.
+
+    Raises:
+        VaultError: somebody has undone the migration in the meantime.
+    """
+    grown = vault.open_beside.get(NEXT)
+    if grown is None:
+        raise VaultError(
+            f"the migration of {vault.path} was undone while it went on; the memory is as it was, "
+            "and may be migrated anew"
+        )
+    return grown
+
+
+def was_removed(vault: Vault, ledger: Beside) -> bool:
+    """Whether another thread has removed, and so closed, a ledger that stood beside the vault's.
+
+    Raises:
+        VaultClosedError: no: the vault is closed.
+    """
+    vault.check_writable()
+    return ledger not in vault.open_beside.values()
+
+
 def advance(vault: Vault, records: Sequence[Record]) -> None:
     """Adds items to the next ledger, durably: those that the vault still holds as they were read.
 
@@ -74,7 +99,7 @@ def advance(vault: Vault, records: Sequence[Record]) -> None:
     """
     with vault.mutex, _files(vault):
         held = {item.id: item for item in vault.items([record.item.id for record in records])}
-        vault.open_beside[NEXT].add(
+        grown_of(vault).add(
             [record for record in records if held.get(record.item.id) == record.item]
         )
 
@@ -98,7 +123,7 @@ def switch(vault: Vault, left: Sequence[int]) -> bool:
     """
     with vault.mutex, _files(vault):
         vault.check_writable()
-        next_ledger = vault.open_beside[NEXT]
+        next_ledger = grown_of(vault)
         held, moving = set(vault.ids()), set(next_ledger.ids())
         staying = sorted(held.intersection(left) - moving)
         if moving.union(staying) != held:
@@ -147,7 +172,9 @@ def take_back(vault: Vault, records: Sequence[Record]) -> None:
         records: of items in it, as the vault's model sees them.
     """
     with vault.mutex, _files(vault):
-        previous = vault.open_beside[PREVIOUS]
+        previous = vault.open_beside.get(PREVIOUS)
+        if previous is None:  # erased in the meantime
+            return
         held = {item.id: item for item in previous.items([record.item.id for record in records])}
         moved = [record for record in records if held.get(record.item.id) == record.item]
         vault.mark()
@@ -170,7 +197,7 @@ def undo(vault: Vault) -> ErasureReport:
     """
     with vault.mutex, _files(vault):
         vault.check_writable()
-        values = list(vault.open_beside[NEXT].values())
+        values = list(grown_of(vault).values())
         vault.mark()
         vault.drop_beside(NEXT)
         purged = vault.purge()

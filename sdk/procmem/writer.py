@@ -136,6 +136,9 @@ class LedgerWriter(LedgerReader):
 
     def check(self, committer: Committer | None = None) -> None:
         """See `LedgerReader.check`."""
+        if self._connection.read_only:
+            super().check(committer)
+            return
         with self._damages():
             self._connection.snapshot(
                 lambda current: survey(current, self._ledger, self._form, committer=committer)

@@ -141,7 +141,7 @@ def test_a_key_that_cannot_be_leaves_no_vault(tmp_path, key):
 def test_a_lock_on_a_file_that_was_removed_in_the_meantime_is_taken_anew(tmp_path, monkeypatch):
     """Else two could write: one on a file that has lost its name, one on the next of that name."""
     path, removed = tmp_path / "LOCK", []
-    lock_file = lock._lock
+    lock_file = lock.lock_file
 
     def removed_first(descriptor):
         lock_file(descriptor)
@@ -149,7 +149,7 @@ def test_a_lock_on_a_file_that_was_removed_in_the_meantime_is_taken_anew(tmp_pat
             removed.append(descriptor)
             path.unlink()
 
-    monkeypatch.setattr(lock, "_lock", removed_first)
+    monkeypatch.setattr(lock, "lock_file", removed_first)
     held = lock.WriterLock(path)
     with pytest.raises(VaultLockedError, match="by this process"):
         lock.WriterLock(path)

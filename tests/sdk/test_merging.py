@@ -8,13 +8,21 @@ import itertools
 import shutil
 from unittest import mock
 
+import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tests.sdk.sharing import address, contents, opened, stored
 from tests.stress import toy
 
-from procmem import apply_revocations, receive_items, reissue_revocations, revoke, share_items
+from procmem import (
+    apply_revocations,
+    merging,
+    receive_items,
+    reissue_revocations,
+    revoke,
+    share_items,
+)
 from procmem.merging import rank
 from procmem.record import Record
 from procmem.revoked import read_revoked
@@ -265,3 +273,32 @@ class CountUp:
 
     def __call__(self, *_):
         return next(self._calls)
+
+
+def test_large_records_are_held_a_few_at_a_time():
+    held, most = [0], [0]
+
+    class Counted:
+        item = toy.record(1).item
+        patches = np.zeros((1 << 22,), np.int8)
+        mask = None
+
+        def __init__(self):
+            held[0] += 1
+            most[0] = max(most[0], held[0])
+
+        def __del__(self):
+            held[0] -= 1
+
+    batches = merging._batches(Counted() for _ in range(30))
+    sizes = []
+    for batch in batches:
+        sizes.append(len(batch))
+        del batch
+    assert sizes == [4] * 7 + [2]
+    assert most[0] <= 5
+    assert [len(batch) for batch in merging._batches(toy.record(id_) for id_ in range(1, 251))] == [
+        100,
+        100,
+        50,
+    ]

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
+import os
 import pkgutil
 import random
 import shutil
@@ -11,6 +13,7 @@ import sqlite3
 import subprocess
 import sys
 import textwrap
+import threading
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -24,6 +27,7 @@ from procmem import receive_items, seeing_anew, share_items, vault_address
 from procmem.errors import (
     EmbedderMismatchError,
     InputError,
+    ItemNotFoundError,
     ModelIntegrityError,
     ModelNotFoundError,
     VaultError,
@@ -500,6 +504,118 @@ def test_deleted_vaults_are_byte_identical_whatever_the_migration_went_through(
         assert sorted(files_of(path)) == ["KEY", "LOCK", "ledger.sqlite"]
     taught = fresh(tmp_path / "fresh", photos, NEW, range(1, 21))
     assert ledgers == {(taught / "ledger.sqlite").read_bytes()}
+
+
+def test_what_was_left_is_not_shared_and_that_is_said(vault, spoiled, key, tmp_path):
+    migrate(vault, NEW, key=key, old_model=OLD)
+    with (
+        opened(vault, NEW, key) as memory,
+        opened(tmp_path / "other", NEW) as other,
+    ):
+        to = vault_address(other)
+        chosen = [item.id for item in memory.items() if item.label == label_of(1)]
+        assert {item.id for item in memory.plan_delete(label=label_of(1))} > set(chosen)
+        assert share_items(memory, tmp_path / "some", to=to, label=label_of(1)) == len(chosen)
+        with pytest.raises(ItemNotFoundError, match="previous model"):
+            share_items(memory, tmp_path / "none", to=to, label="from a camera")
+        assert not (tmp_path / "none").exists()
+
+
+def in_the_middle(of, what):
+    """A progress that does something once, in the middle."""
+    done_ = []
+
+    def progress(done, total):
+        if done == of and not done_:
+            done_.append(threading.Thread(target=what))
+            done_[0].start()
+            done_[0].join(60)
+
+    return progress
+
+
+def test_a_migration_that_another_thread_undoes_says_so(vault, key, monkeypatch):
+    monkeypatch.setattr(seeing_anew, "AT_ONCE", 8)
+    with opened(vault, OLD, key) as memory:
+        before = contents_of(memory._vault)
+        with pytest.raises(VaultError, match="undone while it went on"):
+            migrate(memory, NEW, progress=in_the_middle(20, lambda: abort_migration(memory)))
+        assert contents_of(memory._vault) == before
+        assert memory.verify().ok
+        assert memory.stats().migration is None
+
+
+def test_taking_back_ends_where_another_thread_erases_what_was_left(
+    vault, spoiled, photos, key, monkeypatch
+):
+    monkeypatch.setattr(seeing_anew, "AT_ONCE", 1)
+    migrate(vault, NEW, key=key, old_model=OLD)
+    photo(photos[3].parent, 3)
+    photo(photos[3].parent, 4)
+    with opened(vault, NEW, key) as memory:
+        confirm = in_the_middle(1, lambda: confirm_migration(memory))
+        report = migrate(memory, NEW, old_model=OLD, progress=confirm)
+        assert report.left == ()
+        assert memory.stats().migration is None
+        assert memory.verify().ok
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda vault: vault.problems(),
+        lambda vault: vault.migration(),
+        lambda vault: [item.id for item in vault.erasable([3, 1])],
+        lambda vault: vault.erasable_ids(),
+        lambda vault: sorted(vault.held([1, 3])),
+    ],
+)
+@pytest.mark.parametrize("at", ["opened", "asked"])
+def test_a_reader_does_not_miss_what_a_writer_removes_meanwhile(
+    vault, spoiled, key, ask, at, monkeypatch
+):
+    migrate(vault, NEW, key=key, old_model=OLD)
+    with contextlib.closing(Vault(vault, key=key)) as writer:
+        reader = Vault(vault, read_only=True, key=key)
+        before = ask(reader)
+        removed = []
+
+        def remove(real):
+            def call(*arguments, **options):
+                found = None if at == "opened" else real(*arguments, **options)
+                if not removed:
+                    removed.append(True)
+                    writer.drop_beside("previous")
+                return found or real(*arguments, **options)
+
+            return call
+
+        if at == "opened":
+            monkeypatch.setattr(reader, "open_one", remove(reader.open_one))
+        else:
+            monkeypatch.setattr(reader, "_counting", remove(reader._counting))
+        after = ask(reader)
+        assert removed
+        monkeypatch.undo()
+        assert after == ask(reader)
+        assert reader.problems() == []
+        assert (after != before) == (ask(reader) != before)
+        reader.close()
+
+
+def test_files_that_go_while_they_are_counted_are_not_missed(vault, key, monkeypatch):
+    (vault / "ledger.sqlite.tmp").write_bytes(b"of a writer")
+    with opened(vault, OLD, key, read_only=True) as memory:
+        walk = os.walk
+
+        def gone(path):
+            for folder, folders, names in walk(path):
+                (vault / "ledger.sqlite.tmp").unlink(missing_ok=True)
+                yield folder, folders, names
+
+        whole = memory.stats().bytes_on_disk
+        monkeypatch.setattr("procmem.stores.local.os.walk", gone)
+        assert memory.stats().bytes_on_disk == whole - len(b"of a writer")
 
 
 def test_an_id_that_was_left_is_in_use(vault, spoiled, key, photos):

@@ -59,6 +59,39 @@ def remembered(memory):
     return read_revoked(memory.path).tolist()
 
 
+# ---- the list's name
+
+
+@pytest.mark.parametrize("name", ["n" * 300, "missing/list", "a\0b", 5])
+def test_a_name_that_is_none_is_told_before_anything_is_deleted(mine, tmp_path, name):
+    before = contents(mine)
+    path = tmp_path / name if isinstance(name, str) else name
+    with pytest.raises(InputError):
+        revoke(mine, path, [6])
+    assert contents(mine) == before
+    assert remembered(mine) == []
+    with pytest.raises(InputError):
+        reissue_revocations(mine, path)
+    with pytest.raises(InputError):
+        apply_revocations(mine, path, trust=address(mine))
+
+
+def test_a_list_that_cannot_get_its_name_says_what_was_done(mine, tmp_path, monkeypatch):
+    forget = revocation._forget
+
+    def and_somebody_takes_the_name(memory, ids):
+        (tmp_path / "list").write_bytes(b"somebody's")
+        return forget(memory, ids)
+
+    monkeypatch.setattr(revocation, "_forget", and_somebody_takes_the_name)
+    with pytest.raises(InputError, match=r"1 ids are revoked, .* deleted.*--reissue") as told:
+        revoke(mine, tmp_path / "list", [6])
+    assert "list" in str(told.value)
+    assert remembered(mine) == [6]
+    assert 6 not in {item.id for item in mine.items()}
+    assert reissue_revocations(mine, tmp_path / "another") == 1
+
+
 # ---- deletion that goes along
 
 

@@ -160,6 +160,18 @@ def test_a_search_that_is_broken_off_keeps_the_old_ledger_from_nothing(vault, er
     assert vault.problems() == []
 
 
+def test_a_key_file_that_cannot_be_made_durable_is_not_left(tmp_path, monkeypatch):
+    def refused(folder):
+        raise OSError(errno.ENOSPC, "no room")
+
+    with monkeypatch.context() as full:
+        full.setattr("procmem.seal.sync_folder", refused)
+        with pytest.raises(VaultKeyError, match="no room"):
+            Vault(tmp_path / "v", binding=BINDING, key=tmp_path / "key")
+    assert not (tmp_path / "key").exists()
+    Vault(tmp_path / "v", binding=BINDING, key=tmp_path / "key").close()
+
+
 def test_an_old_ledger_that_cannot_be_zeroed_keeps_the_purge_pending(vault, monkeypatch):
     def refused(descriptor):
         raise OSError(errno.EIO, "the disk is broken")

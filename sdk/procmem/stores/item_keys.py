@@ -8,20 +8,22 @@ is the only thing that has to forget.
     64 bytes   "PrMeITEM", id of the memory 16, SHA-256 of these 24 bytes 32, filling
     64 bytes   one slot each: id 8, key 32, first 24 bytes of their SHA-256; zeros where none is
 
-Whoever loses the file loses what is sealed. One process at a time may write with it; others read,
-and see new keys when they first need one. A slot never crosses a sector of a disk, so that a crash
-leaves it as it was or as it is to be; one that is neither is taken for none.
+Whoever loses the file loses what is sealed. One process at a time may write with it, whichever of
+its names it is given; others read, and see new keys when they first need one. A slot never crosses
+a sector of a disk, so that a crash leaves it as it was or as it is to be; one that is neither is
+taken for none.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from procmem.errors import VaultError, VaultKeyError
-from procmem.lock import WriterLock
+from procmem.errors import VaultError, VaultKeyError, VaultLockedError
+from procmem.lock import TAKEN, WriterLock, lock_file, unlock_file
 from procmem.manifest import sync_folder
 
 KEY_BYTES = 32
@@ -45,12 +47,14 @@ class ItemKeys:
     """
 
     def __init__(self, path: str | os.PathLike[str], seal_id: str, *, read_only: bool) -> None:
-        self.path = Path(path).absolute()
+        # Through a link it is the file itself: its other names shall meet the same lock.
+        self.path = Path(os.path.realpath(path))
         self._seal_id = seal_id
         self._data = bytearray()
         self._places: dict[int, int] = {}
         self._empty: list[int] = []
         self._lock: WriterLock | None = None
+        self._file_lock: _FileLock | None = None
         try:
             if not self.path.is_file():
                 raise VaultKeyError(
@@ -59,6 +63,7 @@ class ItemKeys:
                 )
             if not read_only:
                 self._lock = WriterLock(self.path.with_name(f"{self.path.name}.lock"))
+                self._file_lock = _FileLock(self.path)
             self._read()
         except OSError as error:
             self.close()
@@ -118,6 +123,16 @@ class ItemKeys:
             )
         return bytes(self._data[at + 8 : at + 8 + KEY_BYTES])
 
+    def get_anew(self, id_: int) -> bytes:
+        """An item's key as the file has it now; for one that does not open what it should.
+
+        Raises:
+            VaultKeyError: there is none, or the file cannot be read.
+        """
+        if self._lock is None:  # who writes knows them all
+            self._read()  # another process may have deleted the item and added it again
+        return self.get(id_)
+
     def put(self, keys: Mapping[int, bytes]) -> None:
         """Keeps keys of new items, durably.
 
@@ -152,6 +167,9 @@ class ItemKeys:
         """Overwrites the keys in working memory and gives up the lock. Again is fine."""
         self._data[:] = bytes(len(self._data))
         self._places.clear()
+        if self._file_lock is not None:
+            self._file_lock.release()
+            self._file_lock = None
         if self._lock is not None:
             self._lock.release()
             self._lock = None
@@ -163,7 +181,10 @@ class ItemKeys:
             del self._places[id_]
 
     def _read(self) -> None:
-        data = bytearray(self.path.read_bytes())
+        try:
+            data = bytearray(self.path.read_bytes())
+        except OSError as error:
+            raise self._error(error, "read") from error
         head = _head(self._seal_id)
         if bytes(data[:8]) != _MAGIC or len(data) < len(head):
             raise VaultKeyError(
@@ -174,8 +195,11 @@ class ItemKeys:
                 f"{self.path} belongs to another memory, or is damaged; give this memory's own "
                 "key file"
             )
+        data = data[: len(data) // _SLOT_BYTES * _SLOT_BYTES]
+        if data == self._data:
+            return
         self._data[:] = bytes(len(self._data))
-        self._data = data[: len(data) // _SLOT_BYTES * _SLOT_BYTES]
+        self._data = data
         self._places, self._empty = {}, []
         for at in range(len(head), len(self._data), _SLOT_BYTES):
             slot = bytes(self._data[at : at + _SLOT_BYTES])
@@ -201,6 +225,35 @@ class ItemKeys:
             f"the key file {self.path} cannot be {what} ({error.strerror or error}); check its "
             "path and permissions"
         )
+
+
+class _FileLock:
+    """A lock on the key file itself, which a second name (a hard link) meets too.
+
+    Raises:
+        VaultLockedError: it is open for writing under another name.
+        OSError: it cannot be opened for writing, or the file system knows no locks.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._process = os.getpid()
+        self._descriptor = os.open(path, os.O_RDWR | getattr(os, "O_BINARY", 0))
+        try:
+            lock_file(self._descriptor)
+        except OSError as error:
+            os.close(self._descriptor)
+            if error.errno not in TAKEN:
+                raise
+            raise VaultLockedError(
+                f"{path} is open for writing elsewhere, by another of its names; close it there, "
+                "or open it here with read_only=True"
+            ) from error
+
+    def release(self) -> None:
+        if self._process == os.getpid():  # a fork only lets go of its own descriptor
+            with contextlib.suppress(OSError):
+                unlock_file(self._descriptor)
+        os.close(self._descriptor)
 
 
 def _head(seal_id: str) -> bytes:

@@ -12,7 +12,7 @@ from dataclasses import replace
 
 from cryptography.exceptions import InvalidTag
 
-from procmem.errors import InputError, VaultFormatError
+from procmem.errors import InputError, VaultError, VaultFormatError
 from procmem.record import Binding
 from procmem.seal import KEYSTORE
 from procmem.sealed import DENSE_NONCE, ITEM_NONCE, open_fields, seal_fields
@@ -65,6 +65,24 @@ class Sealing:
         self.keys.put(keys)
         return found
 
+    @staticmethod
+    def checked(
+        row: tuple[StoredItem, StoredMask | None],
+    ) -> tuple[StoredItem, StoredMask | None]:
+        """The same row; the last that looks at it before it leaves this device.
+
+        Raises:
+            VaultError: something of it is in clear.
+        """
+        item, mask = row
+        clear = item.sealed is None or item.label is not None or item.source is not None
+        if clear or (mask is not None and mask.mask):
+            raise VaultError(
+                f"item {item.id} would have reached the server unsealed, which is a fault of "
+                "procmem; nothing was added: report it, and use a vault in the meantime"
+            )
+        return row
+
     def open_item(self, item: StoredItem) -> StoredItem:
         """An item in clear.
 
@@ -83,14 +101,15 @@ class Sealing:
     def _open(
         self, id_: int, sealed: bytes | None, table: bytes, nonce: bytes
     ) -> list[bytes | None]:
-        key = self.keys.get(id_)
-        try:
-            context = self._context(table, id_)
-            return open_fields(key, nonce, sealed or b"", 2, context=context)
-        except (InvalidTag, ValueError) as error:
-            raise VaultFormatError(
-                f"item {id_} on the server is not what was stored; restore it from a backup"
-            ) from error
+        context = self._context(table, id_)
+        for get in (self.keys.get, self.keys.get_anew):
+            try:
+                return open_fields(get(id_), nonce, sealed or b"", 2, context=context)
+            except (InvalidTag, ValueError) as error:
+                failed = error
+        raise VaultFormatError(
+            f"item {id_} on the server is not what was stored; restore it from a backup"
+        ) from failed
 
     def _context(self, table: bytes, id_: int) -> bytes:
         return b"procmem server 1 " + table + b" " + id_.to_bytes(8, "big") + self._model

@@ -14,13 +14,17 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import secrets
+import threading
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
 
 from procmem.errors import (
+    InputError,
     VaultFormatError,
     VaultKeyError,
     VaultReadOnlyError,
@@ -40,6 +44,9 @@ from procmem.types import ErasureReport
 
 LAYOUT_VERSION = 1
 _FORMAT = "procmem memory"
+_NUMBERS = ("cls_dim", "patch_dim", "side", "patch_size")
+_NUMBER = re.compile(r"[0-9]{1,9}")
+_SEAL_ID = re.compile(r"[0-9a-f]{32}")
 
 _OUT_OF_REACH = ("the images themselves, and whatever other programs know of them",)
 _OUT_OF_REACH_SEALED = (
@@ -90,11 +97,16 @@ class ServerStore(ServerReader):
                 f"{head.get('version')!r:.20}, this procmem reads {_FORMAT!r} of version "
                 f"{LAYOUT_VERSION}; upgrade procmem, or give another address"
             )
-        numbers = ("cls_dim", "patch_dim", "side", "patch_size")
-        meta = {name: int(head[name]) if name in numbers else head[name] for name in head}
-        bound = binding_from(meta, table.place)
+        # One that is no number stays a text, which no model has there.
+        numbers = {name: int(head[name]) for name in _NUMBERS if _is(_NUMBER, head.get(name))}
+        bound = binding_from({**head, **numbers}, table.place)
         check_binding(table.place, bound, binding)
         seal_id = head.get("seal")
+        if seal_id is not None and not _is(_SEAL_ID, seal_id):
+            raise VaultFormatError(
+                f"{table.place} says that its seal is {seal_id!r:.40}, wanted 32 hexadecimal "
+                "digits; restore it from a backup"
+            )
         if (seal_id is None) != (key is None):
             raise VaultKeyError(
                 f"{table.place} is not sealed; open it without a key"
@@ -105,6 +117,7 @@ class ServerStore(ServerReader):
         if seal_id is not None and key is not None:
             sealing = Sealing(key, seal_id, bound, read_only=read_only)
         super().__init__(table, binding=bound, sealing=sealing, index=index)
+        self._changing = threading.RLock()  # rows and keys, which change together
         if sealing is not None and not read_only:
             # Keys of items that a process did not come to add, or had deleted when it died.
             keyed = sealing.keys.ids()
@@ -124,31 +137,48 @@ class ServerStore(ServerReader):
     def add(self, records: Iterable[Record]) -> None:
         """All or none; the keys of a sealed memory first."""
         self.check_writable()
+        rows = map(self._stored, records)
         if self._sealing is None:
-            self._table.insert(map(self._stored, records))
+            self._table.insert(rows)
             return
-        sealing, keyed = self._sealing, set[int]()
+        keyed: set[int] = set()
+        with self._changing:
+            try:
+                sealed = self._sealed_rows(self._sealing, rows, keyed)
+                self._table.insert(map(self._sealing.checked, sealed))
+            except BaseException:
+                # Where the server cannot be asked, the next opening for writing does this, or the
+                # next call that adds the same ids.
+                with contextlib.suppress(VaultServerError, VaultFormatError):
+                    self._sealing.keys.destroy(keyed - self.held(keyed))
+                raise
 
-        def sealed_rows() -> Iterator[tuple[StoredItem, StoredMask | None]]:
-            rest = map(self._stored, records)
-            while rows := list(islice(rest, MASKS_AT_ONCE)):
-                # An id that is in use has a key, which must stay; the server refuses such a row.
-                ids = [item.id for item, _ in rows]
-                refused = [id_ in sealing.keys or id_ in ids[:at] for at, id_ in enumerate(ids)]
-                fresh = [row for row, no in zip(rows, refused, strict=True) if not no]
-                keyed.update(item.id for item, _ in fresh)
-                sealed = iter(sealing.seal(fresh))
-                yield from (
-                    row if no else next(sealed) for row, no in zip(rows, refused, strict=True)
+    def _sealed_rows(
+        self,
+        sealing: Sealing,
+        rows: Iterator[tuple[StoredItem, StoredMask | None]],
+        keyed: set[int],
+    ) -> Iterator[tuple[StoredItem, StoredMask | None]]:
+        """Rows as the server may have them; notes in `keyed` which ids got a key.
+
+        Raises:
+            InputError: an id is in use or given twice.
+        """
+        while part := list(islice(rows, MASKS_AT_ONCE)):
+            ids = [item.id for item, _ in part]
+            used = keyed.intersection(ids) | {id_ for id_, n in Counter(ids).items() if n > 1}
+            known = [id_ for id_ in ids if id_ in sealing.keys]
+            # The key of an item that is held must stay. A key may also outlive its row, where a
+            # call failed and the server could not be asked, or another device deleted the row.
+            used |= self.held(known)
+            if used:
+                raise InputError(
+                    f"id {min(used)} (and {len(used) - 1} more) is in the memory already or given "
+                    "twice; nothing was added: use other ids, or give none"
                 )
-
-        try:
-            self._table.insert(sealed_rows())
-        except BaseException:
-            # Where the server cannot be asked, the next opening for writing does this.
-            with contextlib.suppress(VaultServerError):
-                sealing.keys.destroy(keyed - self.held(keyed))
-            raise
+            sealing.keys.destroy(known)
+            keyed.update(ids)
+            yield from sealing.seal(part)
 
     def _stored(self, record: Record) -> tuple[StoredItem, StoredMask | None]:
         """What the server keeps of a record, in clear; InputError if a value does not fit."""
@@ -160,15 +190,17 @@ class ServerStore(ServerReader):
     def erase(self, ids: Sequence[int], *, receipt: bool) -> ErasureReport:  # noqa: ARG002  none here
         """Deleted on the server; then the keys. No receipt: nobody could vouch for the server."""
         self.check_writable()
-        if ids:
-            try:
-                self._table.delete(ids)
-            finally:  # also where nobody knows whether it was done
-                self._erasures += 1
-            self._drop_bank()
+        with self._changing:
+            if ids:
+                try:
+                    self._table.delete(ids)
+                finally:  # also where nobody knows whether it was done
+                    self._erasures += 1
+                self._drop_bank()
+            if self._sealing is not None:
+                self._sealing.keys.destroy(ids)
         beyond = (*self._table.out_of_reach(), *_OUT_OF_REACH)
         if self._sealing is not None:
-            self._sealing.keys.destroy(ids)
             beyond = (*_OUT_OF_REACH_SEALED, *_OUT_OF_REACH)
         return ErasureReport(
             erased_ids=tuple(ids),
@@ -198,6 +230,10 @@ class ServerStore(ServerReader):
         if self._sealing is not None:
             self._sealing.keys.close()
         self._table.close()
+
+
+def _is(form: re.Pattern[str], text: str | None) -> bool:
+    return text is not None and form.fullmatch(text) is not None
 
 
 def _created(

@@ -488,6 +488,52 @@ def test_a_newer_layout_is_refused(milvus_address, monkeypatch):
     table.close()
 
 
+ENTRY = '{"step": 0, "counts": %s, "broken": %s, "doomed": %s}'
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["{nonsense", "{}", "[]", "7", "null", ENTRY % ('"x"', "[]", "0"),
+     ENTRY % ("Infinity", "[]", "0"), ENTRY % ("1", "3", "0"), ENTRY % ("1", '["x or id"]', "0")],
+)  # fmt: skip
+def test_an_entry_that_makes_no_sense_is_told_with_a_way_out(connect, text):
+    table = connect()
+    table.insert([(item(1), None)])
+    row = {"key": "entry.999.0", "kind": 1, "number": 999, "text": text, "vector": [1.0, 0.0]}
+    table._connection.insert(table._log, [row])
+    for call in (table.state, table.count, lambda: ids_of(table), lambda: table.delete([1])):
+        with pytest.raises(VaultFormatError, match=r"journal is not .* restore it from a backup"):
+            call()
+    table._connection.delete(table._log, [row["key"]])
+    assert ids_of(table) == [1]
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["{nonsense", "{}", "[]", "7", "null", '{"layout": 1}', '{"layout": "x"}',
+     '{"layout": 1, "width": "x", "head": {}}', '{"layout": 1, "width": 48, "head": [1]}'],
+)  # fmt: skip
+def test_a_head_that_makes_no_sense_is_told_with_a_way_out(connect, text):
+    table = connect()
+    row = {"key": "head.0", "kind": 0, "number": -1, "text": text, "vector": [1.0, 0.0]}
+    table._connection.insert(table._log, [row])
+    with pytest.raises(VaultFormatError, match=r"journal is not .* restore it from a backup"):
+        table.head()
+
+
+@pytest.mark.parametrize("name", ["label", "source", "sealed"])
+@pytest.mark.parametrize("text", ["=a", ">many"])
+def test_a_text_that_makes_no_sense_is_told_with_a_way_out(connect, name, text):
+    table = connect()
+    table.insert([(item(1), None)])
+    connection = table._connection
+    [row] = connection.query(table._items, "id == 1", ["*"])
+    connection.delete(table._items, [row["key"]])
+    connection.insert(table._items, [{**row, name: text}])
+    with pytest.raises(VaultFormatError, match=r"is not .* restore it from a backup|bytes on the"):
+        table.fetch([1])
+
+
 def test_collections_of_another_width_are_refused(milvus_address, connect):
     table = connect()
     table._connection._client.drop_collection(table._items)

@@ -11,6 +11,7 @@ import socket
 import tempfile
 import threading
 import time
+import traceback
 from contextlib import closing
 from pathlib import Path
 
@@ -18,6 +19,7 @@ import numpy as np
 import psycopg
 import pytest
 from tests.sdk.stores.conftest import memory_address
+from tests.sdk.stores.samples import HEAD, WIDTH, item
 from tests.toy_embedder import CAT, DOG, EMBEDDER, a_mask, picture
 
 from procmem.errors import (
@@ -34,7 +36,7 @@ from procmem.record import Item, Record
 from procmem.stores import server_reader
 from procmem.stores.contract import EVERYTHING, Where
 from procmem.stores.item_keys import ItemKeys
-from procmem.stores.postgres import PostgresTable
+from procmem.stores.postgres import PostgresTable, connection
 from procmem.stores.postgres import table as module
 
 
@@ -427,6 +429,13 @@ def test_a_newer_layout_is_refused(address, admin):
         ("postgresql://host/db?memory=" + "x" * 64, "at most 63"),
         ("postgresql://host/db?nonsense=1", "postgresql://user:password@"),
         ("postgresql://u:hush-hush@host:port/db", "check the address"),
+        ("postgresql://u:hush-[hush@host/db", "postgresql://user:password@"),
+        ("postgresql://u:hush-hush@[::1/db", "postgresql://user:password@"),
+        ("postgresql://u:hush-hush@host name/db", "postgresql://user:password@"),
+        ("postgresql://u:hush-\udcff@host/db", "postgresql://user:password@"),
+        ("postgresql://u@host/db?password=hush-\ud800", "postgresql://user:password@"),
+        ("postgresql://u:hush-\u2100@host/db", "postgresql://user:password@"),
+        ("postgresql://u:hush-hush@host/db?memory=No-Name", "a-z, 0-9"),
         ("mysql://host/db", "begins with postgresql://"),
         ("http://example.com", "begins with postgresql://"),
     ],
@@ -434,7 +443,48 @@ def test_a_newer_layout_is_refused(address, admin):
 def test_a_malformed_address_says_what_one_looks_like(address, message):
     with pytest.raises((InputError, VaultServerError), match=re.escape(message)) as raised:
         VisualMemory(address, embedder=EMBEDDER)
-    assert "hush" not in str(raised.value)
+    assert "hush" not in "".join(traceback.format_exception(raised.value))
+
+
+def test_a_host_that_is_gone_is_noticed_unless_the_address_says_otherwise():
+    def settings(address):
+        known = psycopg.conninfo.conninfo_to_dict(connection._parse(address)[0])
+        return [
+            int(known[name])
+            for name in (
+                "keepalives_idle", "keepalives_interval", "keepalives_count", "tcp_user_timeout"
+            )
+        ]  # fmt: skip
+
+    assert settings("postgresql://host/db") == [30, 10, 3, 60_000]
+    own = "postgresql://host/db?keepalives_idle=300&tcp_user_timeout=0&memory=x"
+    assert settings(own) == [300, 10, 3, 0]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("DELETE FROM {0}.meta", "lost the row of its table meta"),
+        ("UPDATE {0}.meta SET head = 'null'", "head is None"),
+        ("UPDATE {0}.meta SET head = '[1]'", r"head is \[1\]"),
+        ("UPDATE {0}.meta SET items = -1, masks = -1", "counts -1 (items|masks)"),
+    ],
+)
+def test_what_procmem_never_wrote_is_told_with_a_way_out(address, admin, change, message):
+    with closing(PostgresTable(address, read_only=False)) as table:
+        table.create(HEAD, width=WIDTH)
+        table.insert([(item(1), None)])
+        admin.execute(change.format(schema_of(address)))
+        calls = {
+            "DELETE": [table.head, table.state, table.count, lambda: table.delete([1])],
+            "UPDATE": [table.head],
+        }[change[:6]]
+        if "items" in change:
+            calls = [table.count, lambda: table.count(dense=True)]
+        for call in calls:
+            with pytest.raises(VaultFormatError, match=f"{message}.*restore it from a backup"):
+                call()
+        assert table.held([1]) == {1}
 
 
 def test_an_index_of_vaults_is_refused(address):
@@ -514,6 +564,29 @@ def test_threads_share_one_memory(address):
 
 
 # ---- sealed
+
+
+def test_what_a_server_took_before_it_went_away_is_sealed_when_it_comes_again(
+    address, admin, tmp_path, monkeypatch
+):
+    with VisualMemory(address, embedder=EMBEDDER, key=tmp_path / "k") as memory:
+
+        def records():
+            yield from (record(id_) for id_ in range(1, 120))
+            monkeypatch.setattr(connection.PostgresConnection, "_connect", refuse)
+            hang_up(admin)
+            yield from (record(id_) for id_ in range(120, 400))
+
+        def refuse(self):
+            raise psycopg.OperationalError("connection refused")
+
+        with pytest.raises(VaultServerError, match="nothing was changed"):
+            memory._add_records(records())
+        monkeypatch.undo()
+        assert memory._store._sealing.keys.ids()
+        memory._add_records([record(id_) for id_ in range(1, 400)])
+        assert b"label" not in _dump(admin, schema_of(address))
+        assert [item.label for item in memory.items()] == [f"label {id_}" for id_ in range(1, 400)]
 
 
 def test_the_server_sees_nothing_of_a_sealed_item_but_its_vector(address, admin, tmp_path):

@@ -35,6 +35,22 @@ KEYS_AT_ONCE = 5_000
 _FIRST_VERSION = (2, 5)
 
 
+@contextmanager
+def understood(place: str, what: str) -> Iterator[None]:
+    """Around the reading of what a server holds.
+
+    Raises:
+        VaultFormatError: it is of another form than what procmem writes.
+    """
+    try:
+        yield
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+        raise VaultFormatError(
+            f"{place}: {what} is not as procmem writes it; something else changed it: restore it "
+            "from a backup, or use another memory="
+        ) from error
+
+
 class MilvusConnection:
     """Calls to one server; a lost connection is made anew by the next one.
 

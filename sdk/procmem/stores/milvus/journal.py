@@ -35,7 +35,7 @@ from typing import Any
 import numpy as np
 
 from procmem.errors import VaultLockedError, VaultServerError
-from procmem.stores.milvus.client import MilvusConnection
+from procmem.stores.milvus.client import MilvusConnection, understood
 from procmem.stores.milvus.rows import NOWHERE, PLACEHOLDER, TEXT_CHARACTERS
 
 JOURNAL_LAYOUT = {
@@ -146,13 +146,28 @@ class MilvusJournal:
     # ---- reading
 
     def head(self) -> dict[str, Any] | None:
-        """What was given to `write_head`; None if nothing was."""
+        """What was given to `write_head`; None if nothing was.
+
+        Raises:
+            VaultFormatError: it is none.
+        """
         rows = self._read(f"kind == {_HEAD}")
-        return json.loads(min(rows, key=lambda row: row["number"])["text"]) if rows else None
+        if not rows:
+            return None
+        with understood(self._connection.place, "the head of its journal"):
+            return dict(json.loads(min(rows, key=lambda row: row["number"])["text"]))
 
     def view(self) -> View:
-        """What counts now."""
-        return _view(self._read(f"kind in [{_ENTRY}, {_DOOMED}]"))
+        """What counts now.
+
+        Raises:
+            VaultFormatError: an entry is none.
+        """
+        return self._view(self._read(f"kind in [{_ENTRY}, {_DOOMED}]"))
+
+    def _view(self, rows: Sequence[dict[str, Any]]) -> View:
+        with understood(self._connection.place, "an entry of its journal"):
+            return _view(rows)
 
     # ---- taking turns
 
@@ -202,7 +217,7 @@ class MilvusJournal:
         seen: dict[str, tuple[frozenset[str], float]] = {}
         while True:
             rows = self._read(f"kind != {_HEAD}")
-            view = _view(rows)
+            view = self._view(rows)
             claims: dict[str, list[dict[str, Any]]] = {}
             for row in rows:
                 if row["kind"] == _CLAIM:
@@ -314,7 +329,7 @@ def _view(rows: Sequence[dict[str, Any]]) -> View:
     if not entries:
         return View()
     number, step, content = max(entries, key=lambda entry: entry[:2])
-    view = View(number, step, content["counts"], tuple(content["broken"]))
+    view = View(number, step, int(content["counts"]), tuple(map(int, content["broken"])))
     if not content["doomed"]:
         return view
     doomed: list[int] = []

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 from procmem.errors import VaultFormatError
-from procmem.stores.milvus.client import MilvusConnection
+from procmem.stores.milvus.client import MilvusConnection, understood
 from procmem.stores.milvus.journal import MilvusJournal, View
 from procmem.stores.milvus.rows import (
     BYTES_AT_ONCE,
@@ -90,19 +90,27 @@ class MilvusReader:
         parts: Sequence[str],
     ) -> Iterator[T]:
         """What rows and their pieces are, some megabytes of pieces at a time."""
-        for group in _groups(rows, size):
+        place = self._connection.place
+        with understood(place, "a row of its items"):
+            groups = list(_groups(rows, size))
+        for group in groups:
             owners = [row["key"] for row in group if size(row)]
             pieces = {}
             if owners:
                 where = f"{one_of('owner', owners)} and {one_of('part', parts)}"
-                pieces = joined(self._connection.query(self._pieces, where, PIECE_FIELDS))
+                found = self._connection.query(self._pieces, where, PIECE_FIELDS)
+                with understood(place, "a row of its pieces"):
+                    pieces = joined(found)
             for row in group:
                 try:
-                    yield made(row, pieces)
+                    with understood(place, f"the row of id {row['id']}"):
+                        one = made(row, pieces)
                 except VaultFormatError:
                     # Deleted since the row was read?
                     if self.query(self._journal.view().filter(f'key == "{row["key"]}"'), ("key",)):
                         raise
+                else:
+                    yield one
 
 
 def _groups(

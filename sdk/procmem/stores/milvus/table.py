@@ -42,7 +42,7 @@ from procmem.errors import (
 from procmem.record import encode_text
 from procmem.stores.contract import Where
 from procmem.stores.milvus.address import parse_address
-from procmem.stores.milvus.client import KEYS_AT_ONCE, MilvusConnection
+from procmem.stores.milvus.client import KEYS_AT_ONCE, MilvusConnection, understood
 from procmem.stores.milvus.journal import JOURNAL_LAYOUT, MilvusJournal, Turn
 from procmem.stores.milvus.reader import MilvusReader
 from procmem.stores.milvus.rows import (
@@ -121,19 +121,23 @@ class MilvusTable:
         head = self._journal.head()
         if head is None:
             return None
-        if head["layout"] != LAYOUT_VERSION:
+        with understood(self.place, "the head of its journal"):
+            version = int(head["layout"])
+        if version != LAYOUT_VERSION:
             raise VaultFormatError(
-                f"{self.place} has layout version {head['layout']}, wanted {LAYOUT_VERSION}; "
+                f"{self.place} has layout version {version}, wanted {LAYOUT_VERSION}; "
                 "upgrade procmem on the machine where it is older"
             )
-        self._width = int(head["width"])
+        with understood(self.place, "the head of its journal"):
+            self._width = int(head["width"])
+            said = {str(name): str(value) for name, value in head["head"].items()}
         for collection, layout in self._layouts(self._width):
             if not self._connection.holds(collection, layout):
                 raise VaultFormatError(
                     f"{self.place} has lost its collection {collection}; restore it from a backup"
                 )
             self._connection.load(collection)
-        return dict(head["head"])
+        return said
 
     def create(self, head: Mapping[str, str], *, width: int) -> None:
         """Makes an empty memory, if there is none yet."""

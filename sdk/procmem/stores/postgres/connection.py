@@ -19,6 +19,7 @@ from procmem.errors import (
     InputError,
     MissingExtraError,
     VaultClosedError,
+    VaultFormatError,
     VaultFullError,
     VaultReadOnlyError,
     VaultServerError,
@@ -43,6 +44,14 @@ TABLES = ("meta", "items", "dense")
 _NAME = re.compile(r"[a-z_][a-z0-9_]{0,62}")
 _CONNECT_SECONDS = 10
 _RESOLVE_SECONDS = 20.0  # how long to ask whether a commit went through
+# Of a host that is gone nothing comes, no error either: the operating system asks for it. A server
+# that only works for long is not cut off by this, since its system answers.
+_ALIVE = {
+    "keepalives_idle": 30,  # seconds
+    "keepalives_interval": 10,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 60_000,  # milliseconds
+}
 _BREADTH = 100  # hnsw.ef_search, candidates that the graph keeps in mind
 _COLUMNS = sql.SQL("id, vector, label, source, labelled, added_seconds, sealed")
 
@@ -124,7 +133,10 @@ class PostgresConnection:
                         ),
                         (items, masks),
                     )
-                    ((transaction,),) = cursor.fetchall()
+                    noted = cursor.fetchall()
+                    if len(noted) != 1:
+                        raise self.damaged("has lost the row of its table meta")
+                    transaction = noted[0][0]
             except psycopg.OperationalError as error:
                 # Once the last statement has an answer, only the commit's own may be missing.
                 if not transaction or not self._was_committed(transaction, error):
@@ -159,6 +171,13 @@ class PostgresConnection:
         """Lets the next call connect anew, which finds out the width."""
         with self._mutex:
             self._drop()
+
+    def damaged(self, how: str) -> VaultFormatError:
+        """The error for what the server holds and procmem never wrote."""
+        return VaultFormatError(
+            f"{self.place} {how}: something else changed it; restore it from a backup, or give "
+            "another name of the memory (?memory=NAME)"
+        )
 
     def close(self) -> None:
         """Ends the connection."""
@@ -237,32 +256,38 @@ class PostgresConnection:
 
 def _parse(address: str) -> tuple[str, str, str]:
     """What libpq is given, the schema, and the address for messages."""
-    parts = urlsplit(address)
-    options = parse_qsl(parts.query, keep_blank_values=True)
-    names = [value for name, value in options if name == "memory"]
-    schema = names[-1] if names else DEFAULT_MEMORY
+    known, schema = None, ""
+    with contextlib.suppress(psycopg.ProgrammingError, ValueError):
+        known, schema = _taken_apart(address)
+    if known is None:
+        # Not while one of those is handled: they repeat the address, password included.
+        raise InputError(
+            "the address is none that PostgreSQL understands; wanted "
+            "postgresql://user:password@host:port/database?memory=NAME, with special characters "
+            "as %XX"
+        )
     if not _NAME.fullmatch(schema):
         raise InputError(
             f"memory={schema!r:.80} in the address, wanted at most 63 of a-z, 0-9 and _, no digit "
             "first"
         )
-    rest = urlencode([(name, value) for name, value in options if name != "memory"], safe="/")
-    conninfo = urlunsplit(parts._replace(query=rest))
-    try:
-        known = psycopg.conninfo.conninfo_to_dict(conninfo)
-    except psycopg.ProgrammingError as error:
-        # The message of libpq repeats the address, password included.
-        raise InputError(
-            "the address is none that PostgreSQL understands; wanted "
-            "postgresql://user:password@host:port/database?memory=NAME, with special characters "
-            "as %XX"
-        ) from error
     known.setdefault("connect_timeout", _CONNECT_SECONDS)
     known.setdefault("application_name", "procmem")
+    known = {**_ALIVE, **known}
     shown = "@".join(str(known[name]) for name in ("user", "host") if known.get(name))
     port = f":{known['port']}" if known.get("port") else ""
     place = f"postgresql://{shown}{port}/{known.get('dbname', '')}?memory={schema}"
     return psycopg.conninfo.make_conninfo("", **known), schema, place
+
+
+def _taken_apart(address: str) -> tuple[dict[str, Any], str]:
+    """What libpq understands of an address, and the schema."""
+    parts = urlsplit(address)
+    options = parse_qsl(parts.query, keep_blank_values=True)
+    names = [value for name, value in options if name == "memory"]
+    schema = names[-1] if names else DEFAULT_MEMORY
+    rest = urlencode([(name, value) for name, value in options if name != "memory"], safe="/")
+    return psycopg.conninfo.conninfo_to_dict(urlunsplit(parts._replace(query=rest))), schema
 
 
 def _check_extension(connection: psycopg.Connection[Any], place: str, *, may_create: bool) -> None:

@@ -89,7 +89,9 @@ class PostgresTable:
                 f"{self.place} holds tables of something else ({min(found)!r}, for example); give "
                 "another name of the memory (?memory=NAME)"
             )
-        head = self._server.rows(self._server.sql("SELECT head FROM {meta}"))[0][0]
+        head = self._noted("head")
+        if not isinstance(head, dict):
+            raise self._server.damaged(f"says that its head is {head!r:.40}")
         return {str(name): str(value) for name, value in head.items()}
 
     def create(self, head: Mapping[str, str], *, width: int) -> None:
@@ -128,14 +130,22 @@ class PostgresTable:
 
     def state(self) -> int:
         """Counts the changes."""
-        return int(self._server.rows(self._server.sql("SELECT changes FROM {meta}"))[0][0])
+        return int(self._noted("changes"))
 
     def count(self, *, dense: bool = False) -> int:
         """As the last change noted it."""
-        column = sql.Identifier("masks" if dense else "items")
-        return int(
-            self._server.rows(self._server.sql("SELECT {column} FROM {meta}", column=column))[0][0]
-        )
+        count = int(self._noted("masks" if dense else "items"))
+        if count < 0:
+            raise self._server.damaged(f"counts {count} {'masks' if dense else 'items'}")
+        return count
+
+    def _noted(self, column: str) -> Any:
+        """What the row of `meta` says."""
+        query = self._server.sql("SELECT {column} FROM {meta}", column=sql.Identifier(column))
+        rows = self._server.rows(query)
+        if not rows:
+            raise self._server.damaged("has lost the row of its table meta")
+        return rows[0][0]
 
     def bytes_on_disk(self) -> int:
         """Of tables, indexes and large values."""
