@@ -131,6 +131,17 @@ def test_a_graph_that_cannot_be_built_loses_nothing(address, admin, monkeypatch,
         assert len(memory.neighbors(CAT)) == len(ids)
 
 
+def test_what_was_added_is_not_told_as_failed_where_it_cannot_be_counted(address, monkeypatch):
+    def gone(self, **options):
+        raise VaultServerError("the server is gone")
+
+    with VisualMemory(address, embedder=EMBEDDER) as memory:
+        with monkeypatch.context() as broken:
+            broken.setattr(module.PostgresTable, "count", gone)
+            ids = memory.add([CAT, DOG])
+        assert [item.id for item in memory.items()] == sorted(ids)
+
+
 # ---- a server that goes away
 
 

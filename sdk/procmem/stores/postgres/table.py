@@ -194,15 +194,17 @@ class PostgresTable:
                 f"id {detail[0] if detail else '?'} is in the memory already or given twice; "
                 "nothing was added: use other ids, or give none"
             ) from error
-        if not self._graph_is_there and self.count() >= LEAST_ITEMS:
+        if not self._graph_is_there:
             self._build_graph()
 
     def _build_graph(self) -> None:
-        """Builds it unless it is there; without it a search by the graph compares with all rows."""
+        """Builds it where it pays; without it a search by the graph compares with all rows."""
         index = self._server.sql(
             "CREATE INDEX IF NOT EXISTS graph ON {items} USING hnsw ({ops})", ops=_OPS
         )
         try:
+            if self.count() < LEAST_ITEMS:
+                return
             with self._server.transaction() as connection:
                 # Others wait here instead of building a second one.
                 lock = f"procmem {self._server.schema}"
