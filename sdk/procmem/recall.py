@@ -21,12 +21,15 @@ import numpy.typing as npt
 from procmem.columns import ItemColumns
 from procmem.dense import DenseBank, gather_bank
 from procmem.index import Index, IndexKind
+from procmem.met import Met
 from procmem.record import Item, Record
 from procmem.stores.contract import EVERYTHING, LeftOut, Where
 from procmem.types import Neighbor
 from procmem.vault import Vault
 
 Flags = npt.NDArray[np.bool_]
+
+_MET_AT_ONCE = 4  # of each some hundred kilobytes
 
 
 class Recall:
@@ -44,6 +47,7 @@ class Recall:
         self._items = ItemColumns()
         self._bank: DenseBank | None = None
         self._bank_state = (0, 0)
+        self._met: dict[tuple[int, bool], Met] = {}  # by number of neighbors, and labelled only
         self._outdate()
 
     # ---- in step with the vault
@@ -111,9 +115,12 @@ class Recall:
     def deleted(self, ids: Iterable[int]) -> None:
         """Drops items that this process has just deleted, zeroes their rows; within `changing`."""
         self._drop_bank()
+        gone = list(ids)
         if self._index is not None:
-            self._index.remove(ids)
-            self._items.remove(ids)
+            self._index.remove(gone)
+            self._items.remove(gone)
+        for met in self._met.values():
+            met.forget(gone)
         self._outdate()
 
     def clear(self) -> None:
@@ -130,6 +137,7 @@ class Recall:
         index, self._index = self._index, None
         self._items = ItemColumns()
         self._outdate()
+        self._forget_met()
         if index is not None:
             index.clear()
 
@@ -189,7 +197,7 @@ class Recall:
     def left_out(self, k: int, where: Where) -> LeftOut:
         """Items of smallest id among those of `where`, each asked with itself left out."""
         labels, flags = self._items.labels, self.flags(where)
-        asked, rows, similarities = self._known().others(k, keep=flags)
+        asked, rows, similarities = self._known().others(k, keep=flags, met=self._met_by(k, where))
         counts = Counter(labels if flags is None else compress(labels, flags))
         return LeftOut(
             [labels[row] for row in asked.tolist()],
@@ -198,6 +206,19 @@ class Recall:
             similarities,
             complete=flags is None or bool(flags.all()),
         )
+
+    def _met_by(self, k: int, where: Where) -> Met | None:
+        """What the calibration of answers asks for again after every change."""
+        if where not in (EVERYTHING, Where(labelled=True)):
+            return None
+        if (k, where.labelled) not in self._met and len(self._met) >= _MET_AT_ONCE:
+            self._forget_met()
+        return self._met.setdefault((k, where.labelled), Met())
+
+    def _forget_met(self) -> None:
+        for met in self._met.values():
+            met.clear()
+        self._met = {}
 
     def _known(self) -> Index:
         if self._index is None:
