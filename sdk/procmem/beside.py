@@ -29,7 +29,12 @@ from typing import TypeVar
 
 from procmem.committer import Committer
 from procmem.connection import Connection
-from procmem.errors import VaultError, VaultFormatError, VaultReadOnlyError
+from procmem.errors import (
+    EmbedderMismatchError,
+    VaultError,
+    VaultFormatError,
+    VaultReadOnlyError,
+)
 from procmem.folder import LEFTOVERS, RETIRED, TEMPORARY
 from procmem.ledger import Head, write_ledger
 from procmem.lock import shred
@@ -45,7 +50,6 @@ NEXT, PREVIOUS = "next", "previous"
 BESIDE = (NEXT, PREVIOUS)
 
 _LEDGER = "ledger.sqlite"
-
 
 _T = TypeVar("_T")
 
@@ -67,6 +71,7 @@ class Beside(LedgerWriter):
         self, folder: Path, *, read_only: bool, timeout_seconds: float, key_place: KeyPlace | None
     ) -> None:
         self.folder = folder
+        self._opened = _file_of(folder)
         connection = Connection(
             folder / _LEDGER,
             read_only=read_only,
@@ -76,6 +81,11 @@ class Beside(LedgerWriter):
         )
         super().__init__(connection)
         connection.rows("SELECT 1")  # connects, and brings back what a crash left half written
+
+    @property
+    def is_gone(self) -> bool:
+        """True if a writer has removed the file that was opened, or put another in its place."""
+        return _file_of(self.folder) != self._opened
 
     def add(self, records: Sequence[Record]) -> None:
         """Adds all records or none, durably; their ids are new."""
@@ -120,12 +130,12 @@ class WithBeside(LedgerWriter):
         found: dict[str, Beside] = {}
         try:
             for name in BESIDE:
-                try:
-                    if (self.path / name / _LEDGER).exists():
+                while name not in found and (there := _file_of(self.path / name)) is not None:
+                    try:
                         found[name] = self.open_one(name)
-                except VaultError:
-                    if (self.path / name / _LEDGER).exists():
-                        raise  # it did not go away while it was being opened
+                    except VaultError:
+                        if _file_of(self.path / name) == there:
+                            raise  # it did not go away while it was being opened
             yield {name: found[name] for name in self._counting(found)}
         finally:
             for ledger in found.values():
@@ -265,14 +275,25 @@ class WithBeside(LedgerWriter):
             with self.beside() as others:
                 try:
                     return ask(others)
-                except VaultError:
+                except (VaultError, EmbedderMismatchError):
                     if not self._gone(others):
                         raise
 
     def _gone(self, others: dict[str, Beside]) -> bool:
-        """Whether the writer has removed one of them; none of those that a writer has open."""
-        ledgers = [other.folder / _LEDGER for other in others.values()]
-        return self.read_only and not all(ledger.exists() for ledger in ledgers)
+        """Whether the writer has removed one of them; none of those that a writer has open.
+
+        Another migration may have put another one in its place since.
+        """
+        return self.read_only and any(other.is_gone for other in others.values())
+
+
+def _file_of(folder: Path) -> tuple[int, int] | None:
+    """Device and inode of the ledger in a folder; None if there is none."""
+    try:
+        status = (folder / _LEDGER).stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    return status.st_dev, status.st_ino
 
 
 def make_beside(folder: Path, head: Head, rows: Rows) -> None:

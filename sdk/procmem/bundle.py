@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING
 
 from procmem.address import read_addresses
 from procmem.batch import IdOrIds, plain_ids
+from procmem.beside import PREVIOUS
 from procmem.errors import (
     EmbedderMismatchError,
     ExchangeFormatError,
@@ -88,7 +89,8 @@ def share_items(
         memory: may be open for reading only; signs the file.
         path: of the file. Any name.
         to: the address of a memory, as its `vault_address` gives it, or several, at most 100.
-        ids: of the items; None for all.
+        ids: of the items; None for all. What a migration has left is not among them: no memory of
+            the present model could compare it.
         label: only items of this label; not together with `ids`.
         progress: called after every few items with (done, total).
 
@@ -98,7 +100,7 @@ def share_items(
     Raises:
         InputError: no address, both `ids` and `label`, a file of this name, or a folder that cannot
             be written.
-        ItemNotFoundError: an id or the label is not held.
+        ItemNotFoundError: an id or the label is not held, or only under the previous model.
         VaultFormatError: the vault's key is missing or damaged, or an item is.
         VaultFullError: no room on the disk.
         VaultError: the memory changed while it was read.
@@ -224,22 +226,29 @@ def _chosen(memory: VisualMemory, ids: IdOrIds | None, label: str | None) -> lis
         # A deletion chooses what a migration has left, too, which no present model has seen.
         chosen = sorted({item.id for item in memory.plan_delete(label=label)}.intersection(held))
         if not chosen:
-            raise ItemNotFoundError(
-                f"all items of label {label!r:.80} in {memory.place} stand under its previous "
-                "model; nothing was shared: `procmem migrate` takes them over where their images "
-                "are back"
-            )
+            raise _left_behind(memory, f"all that has the label {label!r:.80}")
         return chosen
     if ids is None:
         return held
     chosen = sorted(set(plain_ids(ids)))
     missing = sorted(set(chosen).difference(held))
     if missing:
+        left = next(memory._vault.erasable(missing), None)
+        if left is not None:
+            raise _left_behind(memory, f"item {left.id}")
         raise ItemNotFoundError(
             f"{memory.place} holds no item with id {missing[0]} (and {len(missing) - 1} more); "
             "nothing was shared"
         )
     return chosen
+
+
+def _left_behind(memory: VisualMemory, what: str) -> ItemNotFoundError:
+    return ItemNotFoundError(
+        f"{what} stands in {memory.path / PREVIOUS}, as the previous model saw it; nothing was "
+        "shared: bring the images back and run `procmem migrate` again, which takes them over, or "
+        "erase what was left with `procmem migrate --confirm`"
+    )
 
 
 # ---- the contents

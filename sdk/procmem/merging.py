@@ -17,7 +17,7 @@ from procmem.record import Binding, Record, canonical_values, values_of
 from procmem.vault import Vault
 
 _RECORDS_AT_ONCE = 100
-_BYTES_AT_ONCE = 1 << 24  # of patch tokens and masks, whose sizes the sender chooses
+_BYTES_AT_ONCE = 1 << 24  # of vectors, patches and masks, whose sizes the sender chooses
 
 
 @dataclass(slots=True)
@@ -81,7 +81,8 @@ def _batches(records: Iterable[Record]) -> Iterator[list[Record]]:
     size = 0
     for record in records:
         batch.append(record)
-        size += sum(part.nbytes for part in (record.patches, record.mask) if part is not None)
+        parts = (record.vector, record.patches, record.mask)
+        size += sum(part.nbytes for part in parts if part is not None)
         if len(batch) == _RECORDS_AT_ONCE or size >= _BYTES_AT_ONCE:
             yield batch
             batch, size = [], 0

@@ -29,7 +29,7 @@ from procmem.vault import Vault
 
 Flags = npt.NDArray[np.bool_]
 
-_MET_AT_ONCE = 4  # of each some hundred kilobytes
+_MET_AT_ONCE = 4  # each takes 8 bytes for every item of the memory
 
 
 class Recall:

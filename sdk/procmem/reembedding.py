@@ -70,8 +70,10 @@ def migrate(
         progress: called after every item with (done, total).
 
     Returns:
-        What became of the items. If none of them could be embedded, nothing is switched. Cost: one
-        run of the new model per item, a second one per mask; one of the old model to compare.
+        What became of the items. If none of them could be embedded, nothing is switched: also not
+        after an earlier run, if the images that it has embedded cannot be read any more either.
+        Cost: one run of the new model per item, a second one per mask; one of the old model to
+        compare.
 
     Raises:
         InputError: the memory is of this model already, or an argument has a wrong value.
@@ -86,12 +88,12 @@ def migrate(
         eyes = _new_eyes(vault, model, image_size, device)
         if eyes is not model:
             ends.callback(eyes.close)
-        back = _is_second_run(vault, binding_of(eyes))
-        old = _old_eyes(held, old_model, vault.open_beside[PREVIOUS].binding if back else None)
+        left_under = _left_under(vault, binding_of(eyes))
+        old = _old_eyes(held, old_model, left_under)
         if old is not None and old is not old_model and old is not held._embedder:
             ends.callback(old.close)
         run = Run(vault, eyes, old, progress)
-        if back:
+        if left_under is not None:
             return run.take_back()
         report = run.go_over()
         if report.switched:
@@ -111,12 +113,14 @@ def confirm_migration(memory: Place, *, key: str | os.PathLike[str] | None = Non
         VaultError: as `VisualMemory.delete`; nothing was deleted.
     """
     with _opened(memory, key, "auto") as held:
-        previous = held._vault.open_beside.get(PREVIOUS)
-        if previous is None:
-            raise InputError(
-                f"{held.path} has no items under a previous model; there is nothing to confirm"
-            )
-        return held.delete(previous.ids())
+        with held._vault.mutex:  # another thread may erase them
+            previous = held._vault.open_beside.get(PREVIOUS)
+            if previous is None:
+                raise InputError(
+                    f"{held.path} has no items under a previous model; there is nothing to confirm"
+                )
+            left = previous.ids()
+        return held.delete(left)
 
 
 def abort_migration(memory: Place, *, key: str | os.PathLike[str] | None = None) -> ErasureReport:
@@ -186,27 +190,30 @@ def _new_eyes(vault: Vault, model: Eyes, image_size: int | None, device: str) ->
     return cast(Perception, Embedder(model, image_size=image_size, device=device))
 
 
-def _is_second_run(vault: Vault, wanted: Binding) -> bool:
-    """Whether what an earlier migration left is to be tried again.
+def _left_under(vault: Vault, wanted: Binding) -> Binding | None:
+    """The model of what an earlier migration left, and is to be tried again; None for a first run.
 
     Raises:
         InputError: there is nothing to do, or something else to do first.
     """
-    bound, previous = vault.binding, vault.open_beside.get(PREVIOUS)
-    if bound == wanted and previous is not None:
-        return True
+    bound = vault.binding
+    with vault.mutex:  # another thread may erase what was left
+        previous = vault.open_beside.get(PREVIOUS)
+        if previous is not None and bound != wanted:
+            raise InputError(
+                f"{vault.path} still has {previous.count()} items under {previous.binding.name}; "
+                f"bring their images back and migrate to {bound.name} (SHA-256 {bound.sha256}) "
+                "again, or erase them with `procmem migrate --confirm`, before it goes on to a "
+                "third model"
+            )
     if previous is not None:
-        raise InputError(
-            f"{vault.path} still has {previous.count()} items under {previous.binding.name}; bring "
-            f"their images back and migrate to {bound.name} (SHA-256 {bound.sha256}) again, or "
-            "erase them with `procmem migrate --confirm`, before it goes on to a third model"
-        )
+        return previous.binding
     if bound == wanted:
         raise InputError(
             f"{vault.path} is of {bound.name} at {bound.side} pixels (SHA-256 {bound.sha256}) "
             "already; name another model, or another image size"
         )
-    return False
+    return None
 
 
 def _old_eyes(

@@ -8,6 +8,7 @@ looks again.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -72,7 +73,8 @@ class Run:
     def go_over(self) -> MigrationReport:
         """Embeds what the next ledger lacks, and switches to it.
 
-        With items of which none could be embedded, nothing is switched and nothing is left over.
+        With items of which none could be embedded, nothing is switched. What earlier runs have
+        embedded stays then, and is no reason to switch if none of its images can be had either.
         """
         vault = self.vault
         grown = begin(vault, binding_of(self.eyes))
@@ -96,6 +98,8 @@ class Run:
             elif self._left and not grown.count():
                 undo(vault)
                 return self._report(switched=False)
+            elif self._left and not self._embedded and not _has_an_image(grown):
+                return self._report(switched=False)
             elif switch(vault, list(self._left)):
                 return self._report(switched=True)
 
@@ -118,9 +122,9 @@ class Run:
 
     def _report(self, *, switched: bool) -> MigrationReport:
         vault, binding = self.vault, binding_of(self.eyes)
-        # Not those that were deleted in the meantime.
-        previous = vault.open_beside.get(PREVIOUS) if switched else vault
-        left = [] if previous is None else previous.ids()
+        with vault.mutex:  # not those that were deleted in the meantime
+            previous = vault.open_beside.get(PREVIOUS) if switched else vault
+            left = [] if previous is None else previous.ids()
         return MigrationReport(
             switched=switched,
             items=vault.count(),
@@ -185,6 +189,16 @@ class Run:
             name = self.eyes.manifest.name
             raise _Left(f"{name} gave numbers that are not finite for {source}")
         return numbers
+
+
+def _has_an_image(ledger: Beside) -> bool:
+    """Whether the image of any item can be read now: if not, a disk may not be plugged in."""
+    for item in ledger.items():
+        with contextlib.suppress(ImageError):
+            if item.source is not None:
+                read_image_file(item.source)
+                return True
+    return False
 
 
 def _check_same(now: npt.NDArray[np.float32], stored: npt.NDArray[np.float16], source: str) -> None:

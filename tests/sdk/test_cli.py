@@ -881,12 +881,18 @@ def test_an_interrupted_migration_says_how_to_go_on_and_can_be_undone(
     monkeypatch.setattr(Run, "_see", see)
     half_way = run("stats", "--json")
     told = run("doctor", "--vault", "procmem-vault")
+    photos.rename("unplugged")
+    without_photos = run("migrate", "--model", other)
+    Path("unplugged").rename(photos)
     undone = run("migrate", "--abort", "--json")
 
     assert first.exit_code == 130
     assert "run the same command again to go on, or with --abort to undo it" in first.stderr
     assert json.loads(half_way.stdout)["migration"]["items"] == 5
     assert "half-way to other" in told.stdout
+    assert without_photos.exit_code == 1
+    assert "nothing was changed" in without_photos.stdout
+    assert "what an earlier run has embedded is kept" in without_photos.stderr
     assert json.loads(undone.stdout)["report"]["windows_found"] == 0
     after = json.loads(run("stats", "--json").stdout)
     assert {**after, "bytes_on_disk": 0} == {**before, "bytes_on_disk": 0}

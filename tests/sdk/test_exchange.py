@@ -31,6 +31,7 @@ from procmem.errors import (
 from procmem.exchange import export_items, import_items
 from procmem.memory import VisualMemory
 from procmem.record import Item, Record
+from procmem.revocation import revoke
 
 FORMS = [".parquet", ".safetensors"]
 
@@ -312,6 +313,18 @@ def test_ids_in_use_are_refused_and_nothing_is_imported(memory, other, tmp_path,
     with pytest.raises(InputError, match=f"id {2**63 - 1} .* in the memory already"):
         import_items(other, tmp_path / f"items{form}")
     assert ledger(other) == before
+
+
+def test_a_revoked_id_is_refused_with_what_can_be_done(memory, other, tmp_path, form):
+    export_items(memory, tmp_path / f"items{form}")
+    other.add(image(9), ids=77)
+    revoke(other, tmp_path / "list", 77)
+    with pytest.raises(InputError, match=r"id 77 .* revoked .* delete it .* and export again"):
+        import_items(other, tmp_path / f"items{form}")
+    assert len(other) == 0
+    memory.delete(77)
+    export_items(memory, tmp_path / f"again{form}")
+    assert len(import_items(other, tmp_path / f"again{form}")) == len(other) == 5
 
 
 @pytest.mark.parametrize("data", [b"", b"PAR1", b"PAR1" * 9, b"\0" * 40, b"{}" * 20, b"words"])

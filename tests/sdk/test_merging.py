@@ -275,15 +275,17 @@ class CountUp:
         return next(self._calls)
 
 
-def test_large_records_are_held_a_few_at_a_time():
+@pytest.mark.parametrize("large", ["vector", "patches", "mask"])
+def test_large_records_are_held_a_few_at_a_time(large):
     held, most = [0], [0]
 
     class Counted:
         item = toy.record(1).item
-        patches = np.zeros((1 << 22,), np.int8)
-        mask = None
+        vector = np.zeros(4, np.float16)
+        patches = mask = None
 
         def __init__(self):
+            setattr(self, large, np.zeros(1 << 22, np.int8))
             held[0] += 1
             most[0] = max(most[0], held[0])
 

@@ -24,6 +24,7 @@ from tests.sdk.sharing import contents_of
 
 import procmem
 from procmem import receive_items, seeing_anew, share_items, vault_address
+from procmem.batch import binding_of
 from procmem.errors import (
     EmbedderMismatchError,
     InputError,
@@ -44,6 +45,7 @@ from procmem.record import Item, Record, encode_text, quantize_patches
 from procmem.reembedding import abort_migration, confirm_migration, migrate
 from procmem.residue import scan_folder
 from procmem.segment import fit_mask
+from procmem.switch import _make
 from procmem.types import Embedding
 from procmem.vault import Vault
 
@@ -384,6 +386,33 @@ def test_nothing_is_switched_if_nothing_could_be_embedded(vault, photos, key):
         assert files_of(vault)["ledger.sqlite"] == before["ledger.sqlite"]
 
 
+def test_nothing_is_switched_if_the_images_went_away_between_two_runs(
+    vault, photos, key, monkeypatch, tmp_path
+):
+    half_way(vault, key, monkeypatch)
+    photos[1].parent.rename(tmp_path / "unplugged")
+    report = migrate(vault, NEW, key=key)
+    assert (report.switched, report.reembedded, report.items) == (False, 0, 40)
+    assert len(report.left) == 16
+    with opened(vault, OLD, key) as memory:
+        assert len(memory) == 40
+        assert memory.stats().migration.items == 24
+    (tmp_path / "unplugged").rename(photos[1].parent)
+    report = migrate(vault, NEW, key=key)
+    assert (report.switched, report.reembedded, report.left) == (True, 16, ())
+
+
+def test_what_can_never_be_embedded_does_not_hold_up_a_second_run(
+    vault, photos, key, monkeypatch, tmp_path
+):
+    half_way(vault, key, monkeypatch)
+    for id_ in range(25, 41):
+        photos[id_].unlink()
+    report = migrate(vault, NEW, key=key)
+    assert (report.switched, report.reembedded, report.items) == (True, 0, 24)
+    assert [one.id for one in report.left] == list(range(25, 41))
+
+
 def test_an_empty_memory_goes_over_too(tmp_path):
     VisualMemory(tmp_path / "v", embedder=OLD).close()
     assert migrate(tmp_path / "v", NEW).switched
@@ -516,9 +545,10 @@ def test_what_was_left_is_not_shared_and_that_is_said(vault, spoiled, key, tmp_p
         chosen = [item.id for item in memory.items() if item.label == label_of(1)]
         assert {item.id for item in memory.plan_delete(label=label_of(1))} > set(chosen)
         assert share_items(memory, tmp_path / "some", to=to, label=label_of(1)) == len(chosen)
-        with pytest.raises(ItemNotFoundError, match="previous model"):
-            share_items(memory, tmp_path / "none", to=to, label="from a camera")
-        assert not (tmp_path / "none").exists()
+        for choice in ({"label": "from a camera"}, {"ids": [1, 61]}):
+            with pytest.raises(ItemNotFoundError, match=r"v.previous, .*again, .*--confirm"):
+                share_items(memory, tmp_path / "none", to=to, **choice)
+            assert not (tmp_path / "none").exists()
 
 
 def in_the_middle(of, what):
@@ -560,6 +590,22 @@ def test_taking_back_ends_where_another_thread_erases_what_was_left(
         assert memory.verify().ok
 
 
+def test_what_is_erased_before_it_is_taken_back_is_not_missed(vault, spoiled, key):
+    migrate(vault, NEW, key=key, old_model=OLD)
+    with opened(vault, NEW, key) as memory:
+
+        class ErasedAtOnce(dict):
+            def get(self, name):
+                memory._vault.open_beside = dict(self)
+                confirm_migration(memory)
+                return self[name]
+
+        memory._vault.open_beside = ErasedAtOnce(memory._vault.open_beside)
+        report = migrate(memory, NEW, old_model=OLD)
+        assert (report.left, report.reembedded) == ((), 0)
+        assert memory.stats().migration is None
+
+
 @pytest.mark.parametrize(
     "ask",
     [
@@ -570,7 +616,7 @@ def test_taking_back_ends_where_another_thread_erases_what_was_left(
         lambda vault: sorted(vault.held([1, 3])),
     ],
 )
-@pytest.mark.parametrize("at", ["opened", "asked"])
+@pytest.mark.parametrize("at", ["opened", "asked", "opened, another", "asked, another"])
 def test_a_reader_does_not_miss_what_a_writer_removes_meanwhile(
     vault, spoiled, key, ask, at, monkeypatch
 ):
@@ -586,11 +632,16 @@ def test_a_reader_does_not_miss_what_a_writer_removes_meanwhile(
                 if not removed:
                     removed.append(True)
                     writer.drop_beside("previous")
+                    if "another" in at:  # of a further migration
+                        third = _make(writer, "previous", binding_of(Eyes(3)))
+                        writer.open_beside["previous"] = third
+                    if at == "opened, another":
+                        raise VaultFormatError("previous was zeroed while it was opened")
                 return found or real(*arguments, **options)
 
             return call
 
-        if at == "opened":
+        if "opened" in at:
             monkeypatch.setattr(reader, "open_one", remove(reader.open_one))
         else:
             monkeypatch.setattr(reader, "_counting", remove(reader._counting))
@@ -860,6 +911,13 @@ def test_where_there_is_no_memory_none_is_made(tmp_path):
         with pytest.raises(VaultFormatError, match="holds no memory"):
             act(tmp_path / "nowhere")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("path", ["a\0b", "", 5])
+def test_a_path_that_is_none_is_told(path):
+    for act in (migrate, confirm_migration, abort_migration):
+        with pytest.raises(InputError, match=r"memory is .* wanted a path"):
+            act(path)
 
 
 @pytest.mark.parametrize("where", ["a step", "the copy that is to be the vault", "what is left"])

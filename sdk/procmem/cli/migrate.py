@@ -147,6 +147,12 @@ def _describe(report: MigrationReport, memory: str) -> None:
         )
     else:
         say(f"nothing was changed: none of the items could be embedded anew by {model}")
+        if report.items > len(report.left):
+            say(
+                "what an earlier run has embedded is kept: bring the images back and run this "
+                "command again, or undo it with --abort",
+                err=True,
+            )
     if not report.checked:
         say(
             "the old model is not at hand (--old-model), so nobody could tell whether an image has "
