@@ -12,13 +12,13 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing
+from contextlib import ExitStack, closing
 from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
+from procmem.alongside import alongside
 from procmem.ledger import read_checksums
 from procmem.record import DenseValues, ItemValues
 from procmem.rows import DamagedRowError, Row, Rows
@@ -130,25 +130,25 @@ class CheckApart:
     def __init__(self, checks: Sequence[Callable[[Flag], None]]) -> None:
         self._checks = checks
         self._failed, self._stopped = Flag(), Flag()
-        self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="procmem-check")
-        self._future: Future[None] | None = None
+        self._running = ExitStack()
+        self._result: Callable[[], None] = _nothing
 
     def __enter__(self) -> CheckApart:
-        try:
-            self._future = self._pool.submit(self._check)
-        except RuntimeError:
-            self._check()
+        with ExitStack() as entered:
+            self._result = entered.enter_context(alongside(self._check))
+            if self._failed.is_set():  # at once, or before it could be done apart
+                self._result()
+            self._running = entered.pop_all()
         return self
 
     def __exit__(self, *raised: object) -> None:
         self._stopped.set()
-        self._pool.shutdown()
-        self._future = None  # and with it an error whose traceback leads back here
+        self._running.close()
+        self._result = _nothing  # and drops an error whose traceback leads back here
 
     def result(self) -> None:
         """Waits for the end of the check, and raises what it did."""
-        if self._future is not None:
-            self._future.result()
+        self._result()
 
     def copy(self, connection: sqlite3.Connection, work: Callable[[], None]) -> None:
         """Does `work` over a connection, and then as `result`.
@@ -173,6 +173,10 @@ class CheckApart:
         except BaseException:
             self._failed.set()
             raise
+
+
+def _nothing() -> None:
+    pass
 
 
 class Flag:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from procmem.errors import (
@@ -142,6 +142,21 @@ def ledger_error(
 def damaged(ledger: Path, what: str) -> VaultFormatError:
     """The error for a ledger that is one, but not sound."""
     return VaultFormatError(f"{ledger} is damaged ({what}); restore it from a backup")
+
+
+def check_new(uses: Mapping[int, int], held: set[int]) -> None:
+    """Raises InputError if items that are to be added have ids that are in use, or share one.
+
+    Args:
+        uses: id -> how many of the items have it.
+        held: the ids that are in use.
+    """
+    taken = held.union(id_ for id_, count in uses.items() if count > 1)
+    if taken:
+        raise InputError(
+            f"id {min(taken)} (and {len(taken) - 1} more) is in the memory already or "
+            "given twice; nothing was added: use other ids, or give none"
+        )
 
 
 def not_held(place: Path | str, ids: Sequence[int]) -> ItemNotFoundError:

@@ -140,12 +140,14 @@ class Search:
         return ResidueScan(files=names, windows_checked=checked, windows_found=found)
 
     def _first_remains(self, files: Sequence[Path]) -> Windows:
-        looked = {path: self._looked[path] for path in files if path in self._looked}
-        seen = {path: remains for path, (state, remains) in looked.items() if _state(path) == state}
-        rest = _find_in_files(
-            self._first, self.finder, [path for path in files if path not in seen]
-        )
-        return _distinct(np.concatenate([rest, *seen.values()]))
+        found, rest = [], []
+        for path in files:
+            state, remains = self._looked.get(path, (None, self._first[:0]))
+            if state == _state(path):
+                found.append(remains)
+            else:
+                rest.append(path)
+        return _distinct(np.concatenate([*found, _find_in_files(self._first, self.finder, rest)]))
 
 
 def scan_folder(

@@ -39,8 +39,8 @@ def survey(
         connection: to the ledger, in a transaction that writes nothing.
         ledger: path of the same file, which nobody changes meanwhile.
         form: of its rows.
-        committer: is given all items, but none if the pass fails.
-        search: learns what labels and sources are stored in clear, some of them if it fails.
+        committer: is given all items, and not all if the pass fails.
+        search: learns what labels and sources are stored in clear, likewise.
         stopped: once it is set the pass ends with sqlite3.OperationalError.
 
     Raises:

@@ -47,6 +47,7 @@ from procmem.errors import (
 )
 from procmem.folder import (
     TEMPORARY,
+    check_new,
     folder_error,
     holds_vault,
     not_held,
@@ -218,16 +219,8 @@ class Vault(WithBeside):
                     if replace and held:
                         self.mark()
                         self._remove_everywhere(connection, others, sorted(held))
-                    self._check_new(uses, set() if replace else held)
+                    check_new(uses, set() if replace else held)
                     self.insert(connection, batch)
-
-    def _check_new(self, uses: Counter[int], held: set[int]) -> None:
-        taken = held.union(id_ for id_, count in uses.items() if count > 1)
-        if taken:
-            raise InputError(
-                f"id {min(taken)} (and {len(taken) - 1} more) is in the memory already or "
-                "given twice; nothing was added: use other ids, or give none"
-            )
 
     def delete(self, ids: Iterable[int]) -> None:
         """Deletes all items of these ids or none, and marks the vault as due for a purge.

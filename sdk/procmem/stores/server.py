@@ -24,13 +24,12 @@ from itertools import islice
 from pathlib import Path
 
 from procmem.errors import (
-    InputError,
     VaultFormatError,
     VaultKeyError,
     VaultReadOnlyError,
     VaultServerError,
 )
-from procmem.folder import check_binding
+from procmem.folder import check_binding, check_new
 from procmem.ledger import binding_from
 from procmem.record import (
     Binding,
@@ -166,16 +165,10 @@ class ServerStore(ServerReader):
         """
         while part := list(islice(rows, MASKS_AT_ONCE)):
             ids = [item.id for item, _ in part]
-            used = keyed.intersection(ids) | {id_ for id_, n in Counter(ids).items() if n > 1}
             known = [id_ for id_ in ids if id_ in sealing.keys]
             # The key of an item that is held must stay. A key may also outlive its row, where a
             # call failed and the server could not be asked, or another device deleted the row.
-            used |= self.held(known)
-            if used:
-                raise InputError(
-                    f"id {min(used)} (and {len(used) - 1} more) is in the memory already or given "
-                    "twice; nothing was added: use other ids, or give none"
-                )
+            check_new(Counter(ids), keyed.intersection(ids) | self.held(known))
             sealing.keys.destroy(known)
             keyed.update(ids)
             yield from sealing.seal(part)
