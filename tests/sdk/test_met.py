@@ -14,6 +14,7 @@ import procmem.index
 from procmem.index import Index
 from procmem.memory import VisualMemory
 from procmem.met import Met, merged, within
+from procmem.stores.contract import EVERYTHING
 
 WIDTH = 24
 
@@ -156,3 +157,22 @@ def test_a_memory_that_was_changed_answers_as_one_that_was_not(tmp_path):
                     for options in ({}, {"weighting": "rank"}, {"k": 3}):
                         ours = memory.classify(toy.picture(query), **options)
                         assert ours == fresh.classify(toy.picture(query), **options)
+
+
+def test_what_a_memory_deletes_is_forgotten_at_once_and_may_come_back_as_another(tmp_path):
+    ids = list(range(1, 60))
+    with VisualMemory(tmp_path / "v", embedder=toy.EMBEDDER) as memory:
+        memory.add([toy.picture(i) for i in ids], [f"label {i % 4}" for i in ids], ids=ids)
+        memory.classify(toy.picture(3))
+        memory.delete([5, 6], receipt=False)
+        kept = memory._store.recall._met
+        assert len(kept) > 0
+        for met in kept.values():
+            for part in (met.kept, met.asked, met.found):
+                assert len(part) > 0
+                assert not np.isin(part, [5, 6]).any()
+        memory.add(toy.picture(1005), "label 1", ids=5)
+        with VisualMemory(tmp_path / "v", embedder=toy.EMBEDDER, read_only=True) as fresh:
+            assert memory.classify(toy.picture(3)) == fresh.classify(toy.picture(3))
+            ours, theirs = (m._store.left_out(20, EVERYTHING) for m in (memory, fresh))
+            assert ours.similarities.tobytes() == theirs.similarities.tobytes()
